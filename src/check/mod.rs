@@ -1,0 +1,1 @@
+//! Compares outputs with expectations.

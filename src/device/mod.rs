@@ -1,0 +1,261 @@
+//! Devices: one object-safe trait. Handles are `Copy` ids into tables that the device owns; commands are data.
+//!
+//! Contract, which the planner keeps and `trace` enforces: nodes run in an order that their `after` lists
+//! allow (list order always is one); replays and submissions to one queue run in order; between queues only
+//! `after` points order. Memory that is lent to the host (`map`) is not used by anything in flight. A `Fill`
+//! takes any 32-bit word on every backend.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::tensor::Param;
+
+pub mod cpu;
+
+/// A device memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+pub struct Mem(pub u32);
+
+/// A loaded kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+pub struct Kernel(pub u32);
+
+/// A recorded list of nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+pub struct Graph(pub u32);
+
+/// An in-order command queue. Queue 0 may run its work inside the call that submits it, where the device has
+/// no submit cost to hide (the CPU); all others run in the background.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+pub struct Queue(pub u32);
+
+/// The completion of one replay or submission.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+pub struct Point(pub u64);
+
+/// Where a memory lives and who reaches it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Reached by the device alone.
+    Device,
+    /// Written by the host, copied from by the device.
+    Upload,
+    /// Copied to by the device, read by the host.
+    Readback,
+    /// One memory for both, on devices with unified memory.
+    Shared,
+    /// As `Shared`, but nothing writes it between `unmap` and the next `map`; where the device can, a write faults.
+    ReadOnly,
+}
+
+/// A byte range of a memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Slice {
+    pub mem: Mem,
+    pub offset: u64,
+    pub len: u64,
+}
+
+/// A value of a recorded list: fixed, or one of the variables of a replay.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    Const(u64),
+    /// Index into the variables that `replay` is given.
+    Var(u16),
+}
+
+/// One argument of a launch; `local` parameters take none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arg {
+    In(Slice),
+    Out(Slice),
+    Inout(Slice),
+    /// The low bytes are the scalar's bits, in the dtype of the parameter.
+    Scalar(Word),
+}
+
+/// One command.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cmd {
+    /// `src` and `dst` have the same length and do not overlap.
+    Copy { src: Slice, dst: Slice },
+    /// Repeats a little-endian 32-bit word; the last one may be cut off. `dst.offset` is a multiple of 4.
+    Fill { dst: Slice, pattern: Word },
+    /// A grid of 0 in any dimension is no launch. `args` has one entry per parameter that is not `local`.
+    Launch { kernel: Kernel, grid: [Word; 3], args: Vec<Arg> },
+}
+
+/// A command with the earlier nodes of its list that it waits for.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Node {
+    pub cmd: Cmd,
+    /// Indices of earlier nodes, ascending.
+    pub after: Vec<u32>,
+}
+
+/// What a device is and can do: constants, so that plans are comparable.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Caps {
+    /// `cpu`, `opencl`, ...
+    pub backend: &'static str,
+    /// What a person calls this device.
+    pub name: String,
+    /// Driver or compiler and its version.
+    pub driver: String,
+    /// Host and device share memory: `Place::Shared` and `Place::ReadOnly` exist, copies across are not needed.
+    pub unified: bool,
+    /// Instances that may run rounds at the same time.
+    pub lanes: u32,
+    /// Cost of one replay of one small node. *Units*: nanoseconds.
+    pub submit_ns: u64,
+    /// Memory bandwidth that lower bounds count with. *Units*: bytes per nanosecond.
+    pub bytes_per_ns: f64,
+    /// Total memory. *Units*: bytes.
+    pub memory: u64,
+    /// Largest single allocation. *Units*: bytes.
+    pub largest_alloc: u64,
+    /// Alignment of every slice that a kernel is given. *Units*: bytes.
+    pub alignment: u64,
+    /// Most threads in a block, and most per dimension.
+    pub max_block: u64,
+    pub max_block_dims: [u64; 3],
+}
+
+/// A kernel as a backend builds it: everything resolved to text and numbers.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KernelSource {
+    /// The kernel's name in the spec, for messages.
+    pub name: String,
+    /// The function in the source.
+    pub entry: String,
+    pub code: Code,
+    /// In launch order, `local` ones included.
+    pub params: Vec<Param>,
+    /// Elements of each `local` parameter, in the order they appear in `params`.
+    pub local_lens: Vec<u64>,
+    /// Threads per block, x first.
+    pub block: [u32; 3],
+    /// Macro name and text.
+    pub defines: Vec<(String, String)>,
+    /// Given to the compiler as they stand.
+    pub flags: Vec<String>,
+    /// Folders for `#include`.
+    pub include: Vec<PathBuf>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Code {
+    File(PathBuf),
+    /// A kernel compiled into this program, for tests and embedders; only the CPU runs it.
+    Builtin(cpu::Builtin),
+}
+
+/// Host bytes of a memory, lent by `Device::map` until `Device::unmap`.
+#[derive(Debug)]
+pub struct Mapped {
+    mem: Mem,
+    ptr: std::ptr::NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the bytes belong to whoever holds the `Mapped`: the device promises in `Mapped::new` that nothing
+// else touches them until they are given back.
+unsafe impl Send for Mapped {}
+// SAFETY: as above; shared references only read.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// # Safety
+    /// `ptr` is valid for reads and writes of `len` bytes, and nothing else uses them, until `unmap`.
+    pub unsafe fn new(mem: Mem, ptr: std::ptr::NonNull<u8>, len: usize) -> Mapped {
+        Mapped { mem, ptr, len }
+    }
+
+    pub fn mem(&self) -> Mem {
+        self.mem
+    }
+}
+
+impl std::ops::Deref for Mapped {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: promised in `Mapped::new`.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Mapped {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: promised in `Mapped::new`.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+/// Why a device did not do what it was asked.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The device cannot do this at all.
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("out of memory: {bytes} bytes of {place:?} memory, the device has {available}")]
+    OutOfMemory { place: Place, bytes: u64, available: u64 },
+    /// A kernel did not compile or link; `log` is the compiler's.
+    #[error("kernel `{kernel}` does not build: {message}")]
+    Build { kernel: String, message: String, log: String },
+    /// A call failed; `node` is the index in the list that was running.
+    #[error("{call} failed: {message}")]
+    Failed { node: Option<u32>, call: &'static str, message: String },
+    /// Nothing can be done with this device any more.
+    #[error("the device is lost: {0}")]
+    Lost(String),
+}
+
+pub type Result<T> = std::result::Result<T, DeviceError>;
+
+/// A device that runs recorded lists of commands.
+pub trait Device: Send {
+    fn caps(&self) -> &Caps;
+
+    /// Allocates a memory; its contents are undefined. *Errors*: `OutOfMemory`, `Unsupported` for a place it lacks.
+    fn alloc(&mut self, place: Place, bytes: u64) -> Result<Mem>;
+
+    /// Lends the host bytes of a memory that is not `Place::Device`.
+    fn map(&mut self, mem: Mem) -> Result<Mapped>;
+
+    fn unmap(&mut self, bytes: Mapped) -> Result<()>;
+
+    /// Builds and loads a kernel.
+    ///
+    /// # Safety
+    /// The kernel's code keeps to its arguments: it is run in this process.
+    unsafe fn load(&mut self, kernel: &KernelSource) -> Result<Kernel>;
+
+    fn record(&mut self, nodes: &[Node]) -> Result<Graph>;
+
+    /// Runs a recorded list with these variables.
+    fn replay(&mut self, queue: Queue, after: &[Point], graph: Graph, vars: &[u64]) -> Result<Point>;
+
+    /// Runs a list once: the cold path.
+    fn submit(&mut self, queue: Queue, after: &[Point], nodes: &[Node]) -> Result<Point>;
+
+    /// Whether a point was reached. *Errors*: what made it fail.
+    fn poll(&mut self, point: Point) -> Result<bool>;
+
+    /// Waits for a point. *Errors*: what made it fail.
+    fn wait(&mut self, point: Point) -> Result<()>;
+
+    /// Time between start and end of a point's work by the device's clock; `None` where there is none.
+    fn elapsed(&mut self, point: Point) -> Result<Option<Duration>>;
+
+    /// Another instance for another thread: ids made so far stay valid in it, read-only.
+    fn fork(&self) -> Result<Box<dyn Device>>;
+
+    /// Waits for everything, then frees every memory and graph of this instance; kernels stay.
+    fn reset(&mut self) -> Result<()>;
+}

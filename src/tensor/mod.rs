@@ -1,0 +1,14 @@
+//! The ground everything stands on: dtypes and their bits, numbers, shapes, and parameter types.
+//!
+//! Nothing here knows of specs, devices or rounds.
+
+pub mod bits;
+mod dtype;
+mod number;
+mod param;
+mod shape;
+
+pub use dtype::Dtype;
+pub use number::{Number, RangeError};
+pub use param::{Access, Param, ParamKind};
+pub use shape::{MAX_ELEMENTS, Shape, ShapeError};
