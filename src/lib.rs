@@ -5,4 +5,5 @@ pub mod data;
 pub mod device;
 pub mod diag;
 pub mod expr;
+pub mod spec;
 pub mod tensor;

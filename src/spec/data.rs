@@ -1,0 +1,106 @@
+//! `[tensors.NAME]` and the sources of contents.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Int, Nested, Num};
+use crate::tensor::Dtype;
+
+/// A tensor: name, dtype and shape, and where its contents come from.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tensor {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Extents, slowest dimension first; `[]` is a scalar, passed by value where a scalar parameter stands.
+    pub shape: Vec<Int>,
+    /// Contents that are the same in every round. What steps write starts every round with them again.
+    pub data: Option<Data>,
+    /// Contents that are drawn anew every round.
+    pub each_round: Option<Data>,
+    /// Keeps what the last round left; starts from `data`.
+    #[serde(default)]
+    pub carry: bool,
+}
+
+/// Where contents come from: exactly one source.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(transform = super::schema::one_object)]
+pub enum Data {
+    /// Every element 0.
+    Zeros,
+    /// Every element 1.
+    Ones,
+    /// Every element this number.
+    Fill(Num),
+    /// These numbers, flat in row-major order or nested as the shape.
+    Values(Vec<Nested>),
+    /// start, start + step, start + 2 step, ...
+    Range(Range),
+    /// Uniform random floats in [low, high).
+    Uniform(Uniform),
+    /// Normal random floats.
+    Normal(Normal),
+    /// Uniform random integers, both ends included.
+    Integers(Integers),
+    /// An `.npy` file with this dtype and shape, relative to the spec.
+    File(String),
+}
+
+impl Data {
+    /// The source's name in the language.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Data::Zeros => "zeros",
+            Data::Ones => "ones",
+            Data::Fill(_) => "fill",
+            Data::Values(_) => "values",
+            Data::Range(_) => "range",
+            Data::Uniform(_) => "uniform",
+            Data::Normal(_) => "normal",
+            Data::Integers(_) => "integers",
+            Data::File(_) => "file",
+        }
+    }
+}
+
+/// start + i * step.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// Element 0. Default: 0.
+    pub start: Option<Num>,
+    /// Default: 1.
+    pub step: Option<Num>,
+}
+
+/// Uniform random floats in [low, high).
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Uniform {
+    /// Default: 0.
+    pub low: Option<Num>,
+    /// Never reached. Default: 1.
+    pub high: Option<Num>,
+}
+
+/// Normal random floats.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Normal {
+    /// Default: 0.
+    pub mean: Option<Num>,
+    /// Standard deviation. Default: 1.
+    pub std: Option<Num>,
+}
+
+/// Uniform random integers, both ends included.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Integers {
+    /// Default: the dtype's smallest value.
+    pub low: Option<Num>,
+    /// Default: the dtype's largest value.
+    pub high: Option<Num>,
+}

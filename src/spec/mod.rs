@@ -1,0 +1,67 @@
+//! The spec language as Rust types: the one definition that serde reads and that the JSON schema is made of.
+//! `load` turns a file into a [`Spec`] and the diagnostics of everything that does not fit it.
+//!
+//! Doc comments of the types are what an editor shows; they speak to the person who edits a spec.
+
+mod check;
+mod data;
+mod kernel;
+mod limits;
+mod load;
+mod schema;
+mod step;
+mod value;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use check::{Check, Expect, ExpectTable, NanPolicy, Set};
+pub use data::{Data, Integers, Normal, Range, Tensor, Uniform};
+pub use kernel::Kernel;
+pub use limits::{ByteSize, Limits, Order, Rounds, Span};
+pub use load::{LoadError, Loaded, load, parse};
+pub use schema::schema;
+pub use step::Step;
+pub use value::{Args, Backend, Define, Int, Nested, Num, PerBackend};
+
+/// A runjob spec: kernels, the tensors of each round, the steps, and what the outputs must be.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// Name of the job in reports. Default: the file's name.
+    pub name: Option<String>,
+    /// One line on what the job shows.
+    pub summary: Option<String>,
+    /// Words to select jobs by.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The job is expected to fail, for this reason; a pass is then an error.
+    pub xfail: Option<String>,
+    /// Named integers that shapes, grids, arguments and defines are written in. Order has no meaning.
+    #[serde(default)]
+    pub dims: IndexMap<String, PerBackend<Int>>,
+    /// Source file of every kernel that names none.
+    pub source: Option<PerBackend<String>>,
+    /// Kernels: entry points with their parameter lists.
+    #[serde(default)]
+    pub kernels: IndexMap<String, Kernel>,
+    /// Tensors: dtype, shape, and where their contents come from.
+    #[serde(default)]
+    pub tensors: IndexMap<String, Tensor>,
+    /// What one round does, in an order that follows from what the steps read and write.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    /// How often, and with which seed.
+    #[serde(default)]
+    pub rounds: Rounds,
+    /// Named contents; rounds cycle through them.
+    #[serde(default)]
+    pub sets: Vec<Set>,
+    /// What must hold after every round.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+    /// Time and memory that the job may take.
+    #[serde(default)]
+    pub limits: Limits,
+}

@@ -1,0 +1,405 @@
+//! The small values of a spec: a number or an expression, and a value per backend.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// The kinds of device that a spec can speak of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    Cpu,
+    Opencl,
+    Wgpu,
+    Cuda,
+}
+
+impl Backend {
+    pub const ALL: [Backend; 4] = [Backend::Cpu, Backend::Opencl, Backend::Wgpu, Backend::Cuda];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Cpu => "cpu",
+            Backend::Opencl => "opencl",
+            Backend::Wgpu => "wgpu",
+            Backend::Cuda => "cuda",
+        }
+    }
+}
+
+/// A number, or an expression in quotes.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Num {
+    Int(i128),
+    Float(f64),
+    Bool(bool),
+    Text(String),
+}
+
+impl<'de> Deserialize<'de> for Num {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Num, D::Error> {
+        struct NumVisitor;
+        impl Visitor<'_> for NumVisitor {
+            type Value = Num;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or an expression in quotes")
+            }
+            fn visit_i64<E: Error>(self, v: i64) -> Result<Num, E> {
+                Ok(Num::Int(v.into()))
+            }
+            fn visit_u64<E: Error>(self, v: u64) -> Result<Num, E> {
+                Ok(Num::Int(v.into()))
+            }
+            fn visit_i128<E: Error>(self, v: i128) -> Result<Num, E> {
+                Ok(Num::Int(v))
+            }
+            fn visit_f64<E: Error>(self, v: f64) -> Result<Num, E> {
+                Ok(Num::Float(v))
+            }
+            fn visit_bool<E: Error>(self, v: bool) -> Result<Num, E> {
+                Ok(Num::Bool(v))
+            }
+            fn visit_str<E: Error>(self, v: &str) -> Result<Num, E> {
+                Ok(Num::Text(v.to_string()))
+            }
+        }
+        deserializer.deserialize_any(NumVisitor)
+    }
+}
+
+impl JsonSchema for Num {
+    fn schema_name() -> Cow<'static, str> {
+        "Num".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "description": "A number, or an expression in quotes.", "type": ["number", "string", "boolean"] })
+    }
+}
+
+/// An integer, or an integer expression in quotes.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Int {
+    Int(i128),
+    Text(String),
+}
+
+impl<'de> Deserialize<'de> for Int {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Int, D::Error> {
+        struct IntVisitor;
+        impl Visitor<'_> for IntVisitor {
+            type Value = Int;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an integer or an integer expression in quotes")
+            }
+            fn visit_i64<E: Error>(self, v: i64) -> Result<Int, E> {
+                Ok(Int::Int(v.into()))
+            }
+            fn visit_u64<E: Error>(self, v: u64) -> Result<Int, E> {
+                Ok(Int::Int(v.into()))
+            }
+            fn visit_i128<E: Error>(self, v: i128) -> Result<Int, E> {
+                Ok(Int::Int(v))
+            }
+            fn visit_str<E: Error>(self, v: &str) -> Result<Int, E> {
+                Ok(Int::Text(v.to_string()))
+            }
+        }
+        deserializer.deserialize_any(IntVisitor)
+    }
+}
+
+impl JsonSchema for Int {
+    fn schema_name() -> Cow<'static, str> {
+        "Int".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "description": "An integer, or an integer expression over dims in quotes.", "type": ["integer", "string"] })
+    }
+}
+
+/// Numbers, nested as the tensor's dimensions or flat.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Nested {
+    Num(Num),
+    List(Vec<Nested>),
+}
+
+impl<'de> Deserialize<'de> for Nested {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Nested, D::Error> {
+        struct NestedVisitor;
+        impl<'de> Visitor<'de> for NestedVisitor {
+            type Value = Nested;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, an expression in quotes, or a list of them")
+            }
+            fn visit_i64<E: Error>(self, v: i64) -> Result<Nested, E> {
+                Ok(Nested::Num(Num::Int(v.into())))
+            }
+            fn visit_u64<E: Error>(self, v: u64) -> Result<Nested, E> {
+                Ok(Nested::Num(Num::Int(v.into())))
+            }
+            fn visit_i128<E: Error>(self, v: i128) -> Result<Nested, E> {
+                Ok(Nested::Num(Num::Int(v)))
+            }
+            fn visit_f64<E: Error>(self, v: f64) -> Result<Nested, E> {
+                Ok(Nested::Num(Num::Float(v)))
+            }
+            fn visit_bool<E: Error>(self, v: bool) -> Result<Nested, E> {
+                Ok(Nested::Num(Num::Bool(v)))
+            }
+            fn visit_str<E: Error>(self, v: &str) -> Result<Nested, E> {
+                Ok(Nested::Num(Num::Text(v.to_string())))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Nested, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    list.push(item);
+                }
+                Ok(Nested::List(list))
+            }
+        }
+        deserializer.deserialize_any(NestedVisitor)
+    }
+}
+
+impl JsonSchema for Nested {
+    fn schema_name() -> Cow<'static, str> {
+        "Nested".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let item = generator.subschema_for::<Nested>();
+        json_schema!({
+            "description": "A number, an expression in quotes, or a list of them.",
+            "type": ["number", "string", "boolean", "array"],
+            "items": item
+        })
+    }
+}
+
+/// One value, or one per backend with `default` for the rest.
+#[derive(Clone, PartialEq, Debug)]
+pub enum PerBackend<T> {
+    All(T),
+    Each { of: [Option<T>; 4], default: Option<T> },
+}
+
+impl<T> PerBackend<T> {
+    /// The value for a backend with the key it stands under (`None`: it is not in a table).
+    pub fn get(&self, backend: Backend) -> Option<(Option<&'static str>, &T)> {
+        match self {
+            PerBackend::All(value) => Some((None, value)),
+            PerBackend::Each { of, default } => match &of[backend as usize] {
+                Some(value) => Some((Some(backend.name()), value)),
+                None => default.as_ref().map(|value| (Some("default"), value)),
+            },
+        }
+    }
+
+    /// Every value with its key.
+    pub fn iter(&self) -> impl Iterator<Item = (Option<&'static str>, &T)> {
+        let (all, each): (Option<&T>, Option<(&[Option<T>; 4], &Option<T>)>) = match self {
+            PerBackend::All(value) => (Some(value), None),
+            PerBackend::Each { of, default } => (None, Some((of, default))),
+        };
+        all.into_iter().map(|v| (None, v)).chain(each.into_iter().flat_map(|(of, default)| {
+            let named = Backend::ALL.into_iter().zip(of).filter_map(|(b, v)| v.as_ref().map(|v| (Some(b.name()), v)));
+            named.chain(default.iter().map(|v| (Some("default"), v)))
+        }))
+    }
+}
+
+const BACKEND_KEYS: &[&str] = &["cpu", "opencl", "wgpu", "cuda", "default"];
+
+/// Reads the entries of a per-backend table; `first` is a key that was already taken from the map.
+fn read_table<'de, T: Deserialize<'de>, A: MapAccess<'de>>(mut map: A, first: Option<String>) -> Result<PerBackend<T>, A::Error> {
+    let mut of = [None, None, None, None];
+    let mut default = None;
+    let mut next = first;
+    loop {
+        let key = match next.take() {
+            Some(key) => key,
+            None => match map.next_key::<String>()? {
+                Some(key) => key,
+                None => break,
+            },
+        };
+        match Backend::ALL.iter().position(|b| b.name() == key) {
+            Some(at) => of[at] = Some(map.next_value()?),
+            None if key == "default" => default = Some(map.next_value()?),
+            None => return Err(A::Error::unknown_field(&key, BACKEND_KEYS)),
+        }
+    }
+    Ok(PerBackend::Each { of, default })
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for PerBackend<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PerBackend<T>, D::Error> {
+        struct TableVisitor<T>(PhantomData<T>);
+        impl<'de, T: DeserializeOwned> Visitor<'de> for TableVisitor<T> {
+            type Value = PerBackend<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value, or a table with one per backend (cpu, opencl, wgpu, cuda, default)")
+            }
+            fn visit_bool<E: Error>(self, v: bool) -> Result<PerBackend<T>, E> {
+                T::deserialize(v.into_deserializer()).map(PerBackend::All)
+            }
+            fn visit_i64<E: Error>(self, v: i64) -> Result<PerBackend<T>, E> {
+                T::deserialize(v.into_deserializer()).map(PerBackend::All)
+            }
+            fn visit_u64<E: Error>(self, v: u64) -> Result<PerBackend<T>, E> {
+                T::deserialize(v.into_deserializer()).map(PerBackend::All)
+            }
+            fn visit_i128<E: Error>(self, v: i128) -> Result<PerBackend<T>, E> {
+                T::deserialize(v.into_deserializer()).map(PerBackend::All)
+            }
+            fn visit_f64<E: Error>(self, v: f64) -> Result<PerBackend<T>, E> {
+                T::deserialize(v.into_deserializer()).map(PerBackend::All)
+            }
+            fn visit_str<E: Error>(self, v: &str) -> Result<PerBackend<T>, E> {
+                T::deserialize(v.into_deserializer()).map(PerBackend::All)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<PerBackend<T>, A::Error> {
+                T::deserialize(serde::de::value::SeqAccessDeserializer::new(seq)).map(PerBackend::All)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PerBackend<T>, A::Error> {
+                read_table(map, None)
+            }
+        }
+        deserializer.deserialize_any(TableVisitor(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for PerBackend<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("PerBackend_{}", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        json_schema!({
+            "description": "One value, or a table with one value per backend; `default` serves the others.",
+            "anyOf": [one, {
+                "type": "object",
+                "properties": { "cpu": one, "opencl": one, "wgpu": one, "cuda": one, "default": one },
+                "additionalProperties": false,
+                "minProperties": 1
+            }]
+        })
+    }
+}
+
+/// A macro of a kernel: a number, an expression over dims, or text as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Define {
+    Num(PerBackend<Num>),
+    Text(String),
+}
+
+impl<'de> Deserialize<'de> for Define {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Define, D::Error> {
+        struct DefineVisitor;
+        impl<'de> Visitor<'de> for DefineVisitor {
+            type Value = Define;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, an expression in quotes, { text = \"...\" }, or a table with one per backend")
+            }
+            fn visit_bool<E: Error>(self, v: bool) -> Result<Define, E> {
+                Ok(Define::Num(PerBackend::All(Num::Bool(v))))
+            }
+            fn visit_i64<E: Error>(self, v: i64) -> Result<Define, E> {
+                Ok(Define::Num(PerBackend::All(Num::Int(v.into()))))
+            }
+            fn visit_u64<E: Error>(self, v: u64) -> Result<Define, E> {
+                Ok(Define::Num(PerBackend::All(Num::Int(v.into()))))
+            }
+            fn visit_i128<E: Error>(self, v: i128) -> Result<Define, E> {
+                Ok(Define::Num(PerBackend::All(Num::Int(v))))
+            }
+            fn visit_f64<E: Error>(self, v: f64) -> Result<Define, E> {
+                Ok(Define::Num(PerBackend::All(Num::Float(v))))
+            }
+            fn visit_str<E: Error>(self, v: &str) -> Result<Define, E> {
+                Ok(Define::Num(PerBackend::All(Num::Text(v.to_string()))))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Define, A::Error> {
+                let Some(key) = map.next_key::<String>()? else {
+                    return Err(A::Error::custom("an empty table: write { text = \"...\" } or a value per backend"));
+                };
+                if key != "text" {
+                    return read_table(map, Some(key)).map(Define::Num);
+                }
+                let text = map.next_value()?;
+                match map.next_key::<String>()? {
+                    None => Ok(Define::Text(text)),
+                    Some(other) => Err(A::Error::unknown_field(&other, &["text"])),
+                }
+            }
+        }
+        deserializer.deserialize_any(DefineVisitor)
+    }
+}
+
+impl JsonSchema for Define {
+    fn schema_name() -> Cow<'static, str> {
+        "Define".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let num = generator.subschema_for::<PerBackend<Num>>();
+        json_schema!({
+            "description": "A number, an expression over dims, or { text = \"...\" } for text as it stands.",
+            "anyOf": [num, {
+                "type": "object",
+                "properties": { "text": { "type": "string" } },
+                "required": ["text"],
+                "additionalProperties": false
+            }]
+        })
+    }
+}
+
+/// Arguments by position or by name.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Args {
+    Positional(Vec<Num>),
+    Named(indexmap::IndexMap<String, Num>),
+}
+
+impl<'de> Deserialize<'de> for Args {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Args, D::Error> {
+        struct ArgsVisitor;
+        impl<'de> Visitor<'de> for ArgsVisitor {
+            type Value = Args;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of arguments, or a table of them by parameter name")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Args, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    list.push(item);
+                }
+                Ok(Args::Positional(list))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Args, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(map)).map(Args::Named)
+            }
+        }
+        deserializer.deserialize_any(ArgsVisitor)
+    }
+}
+
+impl JsonSchema for Args {
+    fn schema_name() -> Cow<'static, str> {
+        "Args".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let num = generator.subschema_for::<Num>();
+        json_schema!({
+            "description": "Arguments in the order of `params`, or a table of them by parameter name; one left out is the tensor or dim of its name.",
+            "anyOf": [{ "type": "array", "items": num }, { "type": "object", "additionalProperties": num }]
+        })
+    }
+}
