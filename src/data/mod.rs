@@ -1,1 +1,17 @@
-//! Contents of tensors.
+//! Turns declared sources into the bytes of tensors: (seed, tensor name, round, element index) -> contents.
+//!
+//! `philox` makes random words, `generate` makes elements of them, `npy` reads arrays from files.
+
+mod generate;
+mod map;
+pub mod narrow;
+mod normal;
+mod npy;
+mod philox;
+pub(crate) mod simd;
+mod source;
+
+pub use generate::{fill, permutation};
+pub use npy::{Npy, NpyError, write};
+pub use philox::{EVERY_ROUND, Key};
+pub use source::{Source, validate};

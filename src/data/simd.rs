@@ -1,0 +1,92 @@
+//! Picks the widest vector instructions that the processor has, once per call of a block routine.
+
+/// Which instructions a routine is compiled for. All levels give the same bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// The best level of this processor. Costs a load: the standard library caches the answer.
+    #[inline]
+    pub(crate) fn detect() -> Level {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Level::Avx512.available() {
+                return Level::Avx512;
+            }
+            if Level::Avx2.available() {
+                return Level::Avx2;
+            }
+        }
+        Level::Portable
+    }
+
+    /// Whether this processor has the level's instructions.
+    #[inline]
+    pub(crate) fn available(self) -> bool {
+        match self {
+            Level::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+        }
+    }
+
+    /// The levels of this processor, for tests that compare them.
+    #[cfg(test)]
+    pub(crate) fn all() -> Vec<Level> {
+        #[cfg(target_arch = "x86_64")]
+        let levels = vec![Level::Portable, Level::Avx2, Level::Avx512];
+        #[cfg(not(target_arch = "x86_64"))]
+        let levels = vec![Level::Portable];
+        levels.into_iter().filter(|level| level.available()).collect()
+    }
+}
+
+/// Compiles one body per level and calls the one that the first argument names.
+///
+/// The body is plain Rust that the compiler vectorises; what it calls must be `#[inline(always)]`.
+macro_rules! per_level {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($level:ident; $($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($level: $crate::data::simd::Level, $($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            fn avx2($($arg: $ty),*) $(-> $ret)? {
+                body($($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512($($arg: $ty),*) $(-> $ret)? {
+                body($($arg),*)
+            }
+
+            debug_assert!($level.available());
+            match $level {
+                $crate::data::simd::Level::Portable => body($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a `Level` other than `Portable` is only made where the processor has its instructions.
+                $crate::data::simd::Level::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::data::simd::Level::Avx512 => unsafe { avx512($($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use per_level;
