@@ -128,7 +128,7 @@ pub struct Caps {
 }
 
 /// A kernel as a backend builds it: everything resolved to text and numbers.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct KernelSource {
     /// The kernel's name in the spec, for messages.
     pub name: String,
@@ -149,7 +149,8 @@ pub struct KernelSource {
     pub include: Vec<PathBuf>,
 }
 
-#[derive(Clone, PartialEq, Debug)]
+/// What a kernel is made of.
+#[derive(Clone, Debug)]
 pub enum Code {
     File(PathBuf),
     /// A kernel compiled into this program, for tests and embedders; only the CPU runs it.

@@ -1,4 +1,33 @@
-//! The CPU as a device.
+//! The CPU as a device: C kernels, compiled when they are loaded, called once per block by threads of its own.
+//!
+//! `shim`, `cache` and `compile` turn a source into an entry, `program` turns a list of nodes into calls, `pool` deals
+//! their blocks to threads, `queue` runs what is submitted to the background.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{Caps, Code, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result, Slice};
+
+mod cache;
+mod compile;
+mod kernel;
+mod memory;
+mod pool;
+mod program;
+mod queue;
+mod shim;
+#[cfg(test)]
+mod tests;
+
+use cache::Cache;
+use compile::Compiler;
+use kernel::Loaded;
+use memory::{Budget, Region};
+use pool::Pool;
+use program::{Context, Program, Tables};
+use queue::Background;
 
 /// A kernel compiled into this program: called once per block.
 ///
@@ -12,4 +41,390 @@ pub struct BlockAt {
     pub block: [u32; 3],
     pub grid: [u32; 3],
     pub block_dim: [u32; 3],
+}
+
+/// The text of `runjob.h`, which C kernels may include.
+pub const HEADER: &str = shim::HEADER;
+
+/// How the CPU is opened as a device.
+#[derive(Clone, Debug, Default)]
+pub struct CpuOptions {
+    /// Threads that run kernels, the calling one included; otherwise as many as the machine runs at once.
+    pub threads: Option<usize>,
+    /// Stands for a device with memory of its own: neither `Place::Shared` nor `Place::ReadOnly`.
+    pub discrete: bool,
+    /// Told the index of each node before it runs, so that whoever watches can say where a kernel crashed.
+    pub at_node: Option<&'static AtomicU32>,
+    /// Commands to try as C compiler; otherwise `$RUNJOB_CC` alone, or `$CC`, `cc`, `clang`, `gcc`.
+    pub compilers: Option<Vec<String>>,
+    /// Folder of compiled kernels; otherwise `$RUNJOB_CACHE`, `$XDG_CACHE_HOME/runjob`, `~/.cache/runjob`.
+    pub cache: Option<PathBuf>,
+}
+
+/// Kernels that a device compiled, and those it found compiled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct Builds {
+    pub compiles: u64,
+    pub cache_hits: u64,
+}
+
+/// The CPU as a device.
+pub struct CpuDevice {
+    // First, as its threads use what the graphs and memories hold.
+    queues: Vec<Option<Background>>,
+    graphs: Vec<Recorded>,
+    memories: Vec<Memory>,
+    kernels: Vec<Arc<Loaded>>,
+    /// How many of the graphs and memories are those of the instance that this one was forked from.
+    inherited: (usize, usize),
+    /// Replays and submissions to queue 0 so far.
+    inline_points: u64,
+    home: Arc<Home>,
+}
+
+/// What an instance and its forks share.
+struct Home {
+    caps: Caps,
+    context: Arc<Context>,
+    cache: Cache,
+    compiler: Result<Compiler>,
+    /// What a kernel built for this processor depends on.
+    processor: String,
+    budget: Arc<Budget>,
+    discrete: bool,
+}
+
+struct Memory {
+    place: Place,
+    region: Arc<Region>,
+    lent: bool,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.lent {
+            // Whoever still holds the host bytes may use them: they stay.
+            std::mem::forget(Arc::clone(&self.region));
+        }
+    }
+}
+
+struct Recorded {
+    inline: Program,
+    /// Programs of their own for the queues that replay the graph in the background.
+    queued: Vec<(Queue, Arc<Mutex<Program>>)>,
+}
+
+/// Alignment of slices that kernels are given. *Units*: bytes.
+const ALIGNMENT: u64 = 64;
+
+/// Most threads in a block: only a number that kernels read.
+const MAX_BLOCK: u64 = 1 << 20;
+
+/// Background queues that an instance may have.
+const MAX_QUEUES: u32 = 64;
+
+/// A point's queue stands above this bit, its number in the queue below.
+const QUEUE_BIT: u32 = 48;
+
+/// Opens the CPU. A machine without a C compiler is not an error before a C kernel is loaded.
+pub fn open(options: CpuOptions) -> Result<CpuDevice> {
+    let threads = options.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    let pool = Pool::new(threads);
+    let cache = Cache::open(options.cache);
+    let compiler = Compiler::find(&options.compilers.unwrap_or_else(compile::candidates), &cache);
+    let budget = Budget::of_machine();
+    let (name, processor) = compile::processor();
+    let caps = Caps {
+        backend: "cpu",
+        name,
+        driver: compiler.as_ref().map_or_else(|_| "no C compiler".to_string(), |c| c.version.clone()),
+        unified: !options.discrete,
+        lanes: pool.threads() as u32,
+        submit_ns: 50,
+        bytes_per_ns: 10.0,
+        memory: budget.total(),
+        largest_alloc: budget.total(),
+        alignment: ALIGNMENT,
+        max_block: MAX_BLOCK,
+        max_block_dims: [MAX_BLOCK; 3],
+    };
+    let context = Arc::new(Context { pool, at_node: options.at_node });
+    let home = Home { caps, context, cache, compiler, processor, budget, discrete: options.discrete };
+    Ok(CpuDevice {
+        queues: Vec::new(),
+        graphs: Vec::new(),
+        memories: Vec::new(),
+        kernels: Vec::new(),
+        inherited: (0, 0),
+        inline_points: 0,
+        home: Arc::new(home),
+    })
+}
+
+fn failed(call: &'static str, message: impl Into<String>) -> DeviceError {
+    DeviceError::Failed { node: None, call, message: message.into() }
+}
+
+impl CpuDevice {
+    /// Kernels compiled and found compiled, by this instance and its forks.
+    pub fn builds(&self) -> Builds {
+        let (compiles, cache_hits) = self.home.cache.counts();
+        Builds { compiles, cache_hits }
+    }
+
+    fn resolver(&self) -> Resolver<'_> {
+        Resolver { memories: &self.memories, kernels: &self.kernels, inherited: self.inherited.1, home: &self.home }
+    }
+
+    /// The queue and number of a point of this instance.
+    fn locate(&self, call: &'static str, point: Point) -> Result<(u32, u64)> {
+        let (queue, number) = ((point.0 >> QUEUE_BIT) as u32, point.0 & ((1 << QUEUE_BIT) - 1));
+        let last = match queue {
+            0 => self.inline_points,
+            _ => self.background(queue).map_or(0, |background| background.line().submitted()),
+        };
+        if number == 0 || number > last {
+            return Err(failed(call, format!("there is no point {}", point.0)));
+        }
+        Ok((queue, number))
+    }
+
+    fn background(&self, queue: u32) -> Option<&Background> {
+        self.queues.get((queue as usize).checked_sub(1)?)?.as_ref()
+    }
+
+    fn start_queue(&mut self, queue: Queue) -> Result<()> {
+        if queue.0 > MAX_QUEUES {
+            return Err(failed("queue", format!("queue {}: there are queues 0 to {MAX_QUEUES}", queue.0)));
+        }
+        let index = queue.0 as usize - 1;
+        if self.queues.len() <= index {
+            self.queues.resize_with(index + 1, || None);
+        }
+        if self.queues[index].is_none() {
+            self.queues[index] = Some(Background::start(queue.0, Arc::clone(&self.home.context))?);
+        }
+        Ok(())
+    }
+
+    /// Puts a run at the end of a background queue.
+    fn push(&self, call: &'static str, queue: Queue, after: &[Point], program: &Arc<Mutex<Program>>, vars: &[u64]) -> Result<Point> {
+        let Some(background) = self.background(queue.0) else { return Err(failed(call, "the queue has no thread")) };
+        for &point in after {
+            self.locate(call, point)?;
+        }
+        let lines = after.iter().filter_map(|point| {
+            let (queue, number) = ((point.0 >> QUEUE_BIT) as u32, point.0 & ((1 << QUEUE_BIT) - 1));
+            // Points of queue 0 are reached when they are given out.
+            (queue != 0).then(|| self.background(queue).map(|b| (Arc::clone(b.line()), number)))?
+        });
+        let number = background.push(call, program, vars, lines);
+        Ok(Point(u64::from(queue.0) << QUEUE_BIT | number))
+    }
+}
+
+struct Resolver<'a> {
+    memories: &'a [Memory],
+    kernels: &'a [Arc<Loaded>],
+    inherited: usize,
+    home: &'a Home,
+}
+
+impl Tables for Resolver<'_> {
+    fn address(&self, slice: Slice, writes: bool) -> std::result::Result<*mut u8, String> {
+        let index = slice.mem.0 as usize;
+        let memory = self.memories.get(index).ok_or_else(|| format!("there is no memory {index}"))?;
+        let len = memory.region.len() as u64;
+        if slice.offset.checked_add(slice.len).is_none_or(|end| end > len) {
+            return Err(format!("{} bytes from byte {} lie outside memory {index} of {len} bytes", slice.len, slice.offset));
+        }
+        if writes && memory.place == Place::ReadOnly {
+            return Err(format!("memory {index} is read-only"));
+        }
+        if writes && index < self.inherited {
+            return Err(format!("memory {index} belongs to the instance that this one was forked from"));
+        }
+        Ok(memory.region.ptr().as_ptr().wrapping_add(slice.offset as usize))
+    }
+
+    fn kernel(&self, kernel: Kernel) -> std::result::Result<Arc<Loaded>, String> {
+        self.kernels.get(kernel.0 as usize).cloned().ok_or_else(|| format!("there is no kernel {}", kernel.0))
+    }
+
+    fn scratch(&self, bytes: u64) -> Result<Region> {
+        Region::new(bytes, &self.home.budget).map_err(|short| DeviceError::OutOfMemory {
+            place: Place::Device,
+            bytes,
+            available: short.available,
+        })
+    }
+}
+
+impl Device for CpuDevice {
+    fn caps(&self) -> &Caps {
+        &self.home.caps
+    }
+
+    fn alloc(&mut self, place: Place, bytes: u64) -> Result<Mem> {
+        if self.home.discrete && matches!(place, Place::Shared | Place::ReadOnly) {
+            return Err(DeviceError::Unsupported(format!("{place:?} memory needs a device that shares the host's memory")));
+        }
+        let region =
+            Region::new(bytes, &self.home.budget).map_err(|short| DeviceError::OutOfMemory { place, bytes, available: short.available })?;
+        let mem = u32::try_from(self.memories.len()).map_err(|_| failed("alloc", "too many memories"))?;
+        self.memories.push(Memory { place, region: Arc::new(region), lent: false });
+        Ok(Mem(mem))
+    }
+
+    fn map(&mut self, mem: Mem) -> Result<Mapped> {
+        let owned = mem.0 as usize >= self.inherited.1;
+        let Some(memory) = self.memories.get_mut(mem.0 as usize) else {
+            return Err(failed("map", format!("there is no memory {}", mem.0)));
+        };
+        if memory.place == Place::Device {
+            return Err(failed("map", format!("memory {} is the device's alone", mem.0)));
+        }
+        if memory.lent {
+            return Err(failed("map", format!("memory {} is lent already", mem.0)));
+        }
+        if memory.place == Place::ReadOnly && owned {
+            memory.region.set_writable(true).map_err(|e| failed("map", e.to_string()))?;
+        }
+        memory.lent = true;
+        // SAFETY: the region lives as long as this instance, and the caller keeps lent memory out of what is in flight.
+        // Memory of the instance that this one was forked from is lent for reading: the contract of `fork`.
+        Ok(unsafe { Mapped::new(mem, memory.region.ptr(), memory.region.len()) })
+    }
+
+    fn unmap(&mut self, bytes: Mapped) -> Result<()> {
+        let mem = bytes.mem();
+        let owned = mem.0 as usize >= self.inherited.1;
+        let Some(memory) = self.memories.get_mut(mem.0 as usize).filter(|memory| memory.lent) else {
+            return Err(failed("unmap", format!("memory {} is not lent", mem.0)));
+        };
+        memory.lent = false;
+        if memory.place == Place::ReadOnly && owned {
+            memory.region.set_writable(false).map_err(|e| failed("unmap", e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    unsafe fn load(&mut self, kernel: &KernelSource) -> Result<Kernel> {
+        let threads = kernel.block.iter().map(|&n| u128::from(n)).product::<u128>();
+        if threads > u128::from(MAX_BLOCK) {
+            let message = format!("a block of {threads} threads; at most {MAX_BLOCK}");
+            return Err(DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() });
+        }
+        let code = match &kernel.code {
+            Code::Builtin(builtin) => kernel::Code::Builtin(*builtin),
+            Code::File(path) => {
+                let home = &*self.home;
+                let compiler = home.compiler.as_ref().map_err(Clone::clone)?;
+                // SAFETY: promised by the caller.
+                kernel::Code::Compiled(unsafe { compile::load(compiler, &home.cache, &home.processor, kernel, path) }?)
+            }
+        };
+        let loaded = Loaded::new(kernel, code)?;
+        let id = u32::try_from(self.kernels.len()).map_err(|_| failed("load", "too many kernels"))?;
+        self.kernels.push(Arc::new(loaded));
+        Ok(Kernel(id))
+    }
+
+    fn record(&mut self, nodes: &[Node]) -> Result<Graph> {
+        let inline = Program::new("record", nodes, &self.resolver(), self.home.context.pool.threads())?;
+        let id = u32::try_from(self.graphs.len()).map_err(|_| failed("record", "too many graphs"))?;
+        self.graphs.push(Recorded { inline, queued: Vec::new() });
+        Ok(Graph(id))
+    }
+
+    #[inline]
+    fn replay(&mut self, queue: Queue, after: &[Point], graph: Graph, vars: &[u64]) -> Result<Point> {
+        if queue.0 == 0 {
+            for &point in after {
+                self.wait(point)?;
+            }
+            let Some(recorded) = self.graphs.get_mut(graph.0 as usize) else { return Err(no_graph(graph)) };
+            recorded.inline.run("replay", vars, &self.home.context)?;
+            self.inline_points += 1;
+            return Ok(Point(self.inline_points));
+        }
+        self.start_queue(queue)?;
+        let Some(recorded) = self.graphs.get(graph.0 as usize) else { return Err(no_graph(graph)) };
+        let program = match recorded.queued.iter().find(|(of, _)| *of == queue) {
+            Some((_, program)) => Arc::clone(program),
+            None => {
+                let program = Arc::new(Mutex::new(recorded.inline.another(&self.resolver())?));
+                self.graphs[graph.0 as usize].queued.push((queue, Arc::clone(&program)));
+                program
+            }
+        };
+        self.push("replay", queue, after, &program, vars)
+    }
+
+    fn submit(&mut self, queue: Queue, after: &[Point], nodes: &[Node]) -> Result<Point> {
+        let mut program = Program::new("submit", nodes, &self.resolver(), self.home.context.pool.threads())?;
+        if queue.0 == 0 {
+            for &point in after {
+                self.wait(point)?;
+            }
+            program.run("submit", &[], &self.home.context)?;
+            self.inline_points += 1;
+            return Ok(Point(self.inline_points));
+        }
+        self.start_queue(queue)?;
+        self.push("submit", queue, after, &Arc::new(Mutex::new(program)), &[])
+    }
+
+    fn poll(&mut self, point: Point) -> Result<bool> {
+        let (queue, number) = self.locate("poll", point)?;
+        match self.background(queue) {
+            Some(background) => background.line().poll(number),
+            None => Ok(true),
+        }
+    }
+
+    fn wait(&mut self, point: Point) -> Result<()> {
+        let (queue, number) = self.locate("wait", point)?;
+        match self.background(queue) {
+            Some(background) => background.line().wait(number),
+            None => Ok(()),
+        }
+    }
+
+    fn elapsed(&mut self, point: Point) -> Result<Option<Duration>> {
+        let (queue, number) = self.locate("elapsed", point)?;
+        let Some(background) = self.background(queue) else { return Ok(None) };
+        background.line().wait(number)?;
+        Ok(background.line().time(number))
+    }
+
+    fn fork(&self) -> Result<Box<dyn Device>> {
+        let graphs = self.graphs.iter().map(|recorded| recorded.inline.another(&self.resolver())).collect::<Result<Vec<_>>>()?;
+        let memories: Vec<Memory> =
+            self.memories.iter().map(|memory| Memory { place: memory.place, region: Arc::clone(&memory.region), lent: false }).collect();
+        Ok(Box::new(CpuDevice {
+            queues: Vec::new(),
+            inherited: (graphs.len(), memories.len()),
+            graphs: graphs.into_iter().map(|inline| Recorded { inline, queued: Vec::new() }).collect(),
+            memories,
+            kernels: self.kernels.clone(),
+            inline_points: 0,
+            home: Arc::clone(&self.home),
+        }))
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        for background in self.queues.iter().flatten() {
+            background.line().wait_all();
+        }
+        self.graphs.truncate(self.inherited.0);
+        self.memories.truncate(self.inherited.1);
+        Ok(())
+    }
+}
+
+#[cold]
+fn no_graph(graph: Graph) -> DeviceError {
+    failed("replay", format!("there is no graph {}", graph.0))
 }

@@ -1,0 +1,459 @@
+//! Turns a list of nodes into a flat program: addresses resolved, arguments laid out, so that running it only puts the
+//! variables into their words and calls.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::kernel::{Code, Loaded};
+use super::memory::Region;
+use super::pool::Pool;
+use super::shim::Range;
+use crate::device::{Arg, Cmd, DeviceError, Node, Result, Slice, Word};
+use crate::tensor::{Access, ParamKind};
+
+/// Copies and fills above this size are dealt to the pool, in pieces of [`PIECE`]. *Units*: bytes.
+const LARGE: usize = 1 << 20;
+const PIECE: usize = 256 << 10;
+
+/// A launch that takes less than this on one thread is not worth waking others for. *Units*: nanoseconds.
+const WORTH_DEALING: u64 = 3_000;
+
+/// What running a program needs besides itself.
+pub(super) struct Context {
+    pub pool: Pool,
+    /// Told the index of each node before it runs.
+    pub at_node: Option<&'static AtomicU32>,
+}
+
+/// How a list's ids are resolved.
+pub(super) trait Tables {
+    /// Address of a slice that lies in its memory; `writes` asks for one that may be written.
+    fn address(&self, slice: Slice, writes: bool) -> std::result::Result<*mut u8, String>;
+    fn kernel(&self, kernel: crate::device::Kernel) -> std::result::Result<std::sync::Arc<Loaded>, String>;
+    fn scratch(&self, bytes: u64) -> Result<Region>;
+}
+
+/// A recorded list.
+pub(super) struct Program {
+    ops: Vec<Op>,
+    /// Scalars and patterns.
+    words: Box<[u64]>,
+    /// Argument arrays of all launches, one after the other.
+    args: Box<[*mut u8]>,
+    /// Which entries of `args` point to which words.
+    scalars: Vec<(u32, u32)>,
+    /// Which words are which variables.
+    patches: Vec<(u32, u16)>,
+    /// Which entries of `args` point to which byte of the scratch.
+    locals: Vec<(u32, usize)>,
+    /// Scratch of `local` parameters: one part of `stride` bytes per thread.
+    scratch: Option<Region>,
+    stride: usize,
+    /// Variables that a run must be given.
+    vars: usize,
+}
+
+// SAFETY: the addresses in a program are of its own boxes and of memories that the device keeps for as long as the
+// program can run; a program is run by one thread at a time (`run` takes `&mut self`).
+unsafe impl Send for Program {}
+
+#[derive(Clone)]
+enum Op {
+    Copy { src: *const u8, dst: *mut u8, len: usize },
+    Fill { dst: *mut u8, len: usize, word: u32 },
+    Launch(Launch),
+}
+
+#[derive(Clone)]
+struct Launch {
+    code: Code,
+    /// Where the arguments start in `Program::args`, and how far apart they are for one thread and the next.
+    args: usize,
+    args_stride: usize,
+    range: Range,
+    /// The grid, where it holds a variable.
+    grid: Option<[Word; 3]>,
+    /// What all blocks take on one thread, by the last time it was measured. *Units*: nanoseconds.
+    cost: u64,
+    runs: u32,
+}
+
+impl Program {
+    /// Compiles a list. *Errors*: an id, a range, an argument or an order that the contract does not allow.
+    pub fn new(call: &'static str, nodes: &[Node], tables: &dyn Tables, threads: usize) -> Result<Program> {
+        let mut builder = Builder { words: Vec::new(), args: Vec::new(), scalars: Vec::new(), locals: Vec::new(), patches: Vec::new() };
+        let mut ops = Vec::with_capacity(nodes.len());
+        let (mut local_bytes, mut vars) = (0u64, 0usize);
+        for (index, node) in nodes.iter().enumerate() {
+            let failed = |message: String| DeviceError::Failed { node: u32::try_from(index).ok(), call, message };
+            if node.after.iter().any(|&after| after as usize >= index) {
+                return Err(failed(format!("it waits for {:?}, which are not all earlier nodes", node.after)));
+            }
+            let (op, local) = builder.op(&node.cmd, tables, threads).map_err(failed)?;
+            local_bytes = local_bytes.max(local);
+            ops.push(op);
+            for word in words_of(&node.cmd) {
+                if let Word::Var(var) = word {
+                    vars = vars.max(usize::from(var) + 1);
+                }
+            }
+        }
+        let stride = local_bytes.next_multiple_of(128);
+        let scratch = if local_bytes == 0 { None } else { Some(tables.scratch(stride.saturating_mul(threads as u64))?) };
+        let mut program = Program {
+            ops,
+            words: builder.words.into(),
+            args: builder.args.into(),
+            scalars: builder.scalars,
+            patches: builder.patches,
+            locals: Vec::new(),
+            scratch,
+            stride: stride as usize,
+            vars,
+        };
+        program.locals = builder.locals.iter().map(|&(arg, thread, offset)| (arg, thread * program.stride + offset)).collect();
+        program.link();
+        Ok(program)
+    }
+
+    /// Another program of the same list, with words and scratch of its own.
+    pub fn another(&self, tables: &dyn Tables) -> Result<Program> {
+        let mut other = Program {
+            ops: self.ops.clone(),
+            words: self.words.clone(),
+            args: self.args.clone(),
+            scalars: self.scalars.clone(),
+            patches: self.patches.clone(),
+            locals: self.locals.clone(),
+            scratch: self.scratch.as_ref().map(|scratch| tables.scratch(scratch.len() as u64)).transpose()?,
+            stride: self.stride,
+            vars: self.vars,
+        };
+        other.link();
+        Ok(other)
+    }
+
+    /// Points arguments to the program's own words and scratch.
+    fn link(&mut self) {
+        let words = self.words.as_mut_ptr();
+        for &(arg, word) in &self.scalars {
+            debug_assert!((word as usize) < self.words.len());
+            // SAFETY: `word` is an index of `words`.
+            self.args[arg as usize] = unsafe { words.add(word as usize) }.cast();
+        }
+        let base = self.scratch.as_ref().map_or(std::ptr::null_mut(), |scratch| scratch.ptr().as_ptr());
+        for &(arg, offset) in &self.locals {
+            self.args[arg as usize] = base.wrapping_add(offset);
+        }
+        for op in &mut self.ops {
+            if let Op::Launch(launch) = op {
+                launch.range.local = base;
+            }
+        }
+    }
+
+    /// Runs all nodes in list order. *Errors*: too few variables, or a variable that is no grid; a node's index with it.
+    pub fn run(&mut self, call: &'static str, vars: &[u64], context: &Context) -> Result<()> {
+        if vars.len() < self.vars {
+            return Err(few_variables(call, vars.len(), self.vars));
+        }
+        for &(word, var) in &self.patches {
+            self.words[word as usize] = vars[usize::from(var)];
+        }
+        let args = self.args.as_ptr();
+        for (index, op) in self.ops.iter_mut().enumerate() {
+            if let Some(at) = context.at_node {
+                at.store(index as u32, Ordering::Relaxed);
+            }
+            match op {
+                Op::Launch(launch) => {
+                    if let Some(grid) = launch.grid {
+                        launch.set_grid(grid, vars).map_err(|message| failed_node(index, call, message))?;
+                    }
+                    // SAFETY: the launch's arguments start there; see `Send for Program`.
+                    let args = unsafe { args.add(launch.args) };
+                    let done = if launch.range.end <= 1 { launch.inline(args) } else { launch.run(args, self.stride, &context.pool) };
+                    if !done {
+                        return Err(failed_node(index, call, "the kernel panicked".to_string()));
+                    }
+                }
+                Op::Copy { src, dst, len } => {
+                    // SAFETY: both ranges were found to lie in memories of the device, and apart.
+                    unsafe { copy(*src, *dst, *len, &context.pool) }
+                }
+                Op::Fill { dst, len, word } => {
+                    // SAFETY: the range was found to lie in a memory of the device, at a multiple of 4.
+                    unsafe { fill(*dst, *len, self.words[*word as usize] as u32, &context.pool) }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cold]
+fn few_variables(call: &'static str, given: usize, needed: usize) -> DeviceError {
+    DeviceError::Failed { node: None, call, message: format!("the list needs {needed} variables, {given} are given") }
+}
+
+#[cold]
+fn failed_node(index: usize, call: &'static str, message: String) -> DeviceError {
+    DeviceError::Failed { node: u32::try_from(index).ok(), call, message }
+}
+
+fn words_of(cmd: &Cmd) -> Vec<Word> {
+    match cmd {
+        Cmd::Copy { .. } => Vec::new(),
+        Cmd::Fill { pattern, .. } => vec![*pattern],
+        Cmd::Launch { grid, args, .. } => {
+            let scalars = args.iter().filter_map(|arg| if let Arg::Scalar(word) = arg { Some(*word) } else { None });
+            grid.iter().copied().chain(scalars).collect()
+        }
+    }
+}
+
+struct Builder {
+    words: Vec<u64>,
+    args: Vec<*mut u8>,
+    scalars: Vec<(u32, u32)>,
+    /// Argument, thread, offset in the thread's scratch.
+    locals: Vec<(u32, usize, usize)>,
+    patches: Vec<(u32, u16)>,
+}
+
+impl Builder {
+    fn word(&mut self, word: Word) -> u32 {
+        let index = self.words.len() as u32;
+        match word {
+            Word::Const(value) => self.words.push(value),
+            Word::Var(var) => {
+                self.words.push(0);
+                self.patches.push((index, var));
+            }
+        }
+        index
+    }
+
+    /// An operation and the scratch bytes per thread that it needs.
+    fn op(&mut self, cmd: &Cmd, tables: &dyn Tables, threads: usize) -> std::result::Result<(Op, u64), String> {
+        match cmd {
+            Cmd::Copy { src, dst } => {
+                if src.len != dst.len {
+                    return Err(format!("the copy's source has {} bytes, its destination {}", src.len, dst.len));
+                }
+                if src.mem == dst.mem && src.offset < dst.offset + dst.len && dst.offset < src.offset + src.len {
+                    return Err("the copy's source and destination overlap".to_string());
+                }
+                let (src, dst, len) = (tables.address(*src, false)?, tables.address(*dst, true)?, src.len as usize);
+                Ok((Op::Copy { src, dst, len }, 0))
+            }
+            Cmd::Fill { dst, pattern } => {
+                if dst.offset % 4 != 0 {
+                    return Err(format!("the fill starts at byte {}, which is not a multiple of 4", dst.offset));
+                }
+                Ok((Op::Fill { dst: tables.address(*dst, true)?, len: dst.len as usize, word: self.word(*pattern) }, 0))
+            }
+            Cmd::Launch { kernel, grid, args } => {
+                let loaded = tables.kernel(*kernel)?;
+                self.launch(&loaded, *grid, args, tables, threads).map_err(|message| format!("kernel `{}`: {message}", loaded.name))
+            }
+        }
+    }
+
+    fn launch(
+        &mut self,
+        loaded: &Loaded,
+        grid: [Word; 3],
+        args: &[Arg],
+        tables: &dyn Tables,
+        threads: usize,
+    ) -> std::result::Result<(Op, u64), String> {
+        let params = || loaded.params.iter().filter(|p| !matches!(p.kind, ParamKind::Local { .. }));
+        if params().count() != args.len() {
+            return Err(format!("it takes {} arguments, the launch gives {}", params().count(), args.len()));
+        }
+        let start = self.args.len();
+        for (param, arg) in params().zip(args) {
+            let (slice, access) = match (&param.kind, arg) {
+                (ParamKind::Scalar, Arg::Scalar(word)) => {
+                    let word = self.word(*word);
+                    self.scalars.push((self.args.len() as u32, word));
+                    self.args.push(std::ptr::null_mut());
+                    continue;
+                }
+                (ParamKind::Tensor(access @ Access::In), Arg::In(slice))
+                | (ParamKind::Tensor(access @ Access::Out), Arg::Out(slice))
+                | (ParamKind::Tensor(access @ Access::Inout), Arg::Inout(slice)) => (slice, access),
+                _ => return Err(format!("`{param}` cannot take the argument {arg:?}")),
+            };
+            let address = tables.address(*slice, access.writes())?;
+            let element = if param.lanes == 3 { param.dtype.size() as u64 } else { param.element_bytes().min(64) };
+            if slice.offset % element != 0 {
+                return Err(format!("`{param}` starts at byte {}, which is not a multiple of {element}", slice.offset));
+            }
+            self.args.push(address);
+        }
+        let mut args_stride = 0;
+        if matches!(loaded.code, Code::Builtin(_)) && !loaded.locals.is_empty() {
+            // A builtin finds its scratch among its arguments, so each thread has a list of its own.
+            let own: Vec<*mut u8> = self.args[start..].to_vec();
+            let scalars: Vec<(u32, u32)> = self.scalars.iter().copied().filter(|&(arg, _)| arg as usize >= start).collect();
+            args_stride = own.len() + loaded.locals.len();
+            for thread in 0..threads {
+                let base = start + thread * args_stride;
+                if thread > 0 {
+                    self.args.extend(&own);
+                    self.scalars.extend(scalars.iter().map(|&(arg, word)| ((base + arg as usize - start) as u32, word)));
+                }
+                for &offset in &loaded.locals {
+                    self.locals.push((self.args.len() as u32, thread, offset as usize));
+                    self.args.push(std::ptr::null_mut());
+                }
+            }
+        }
+        let range = Range { begin: 0, end: 0, grid: [0; 3], block_dim: loaded.block, local: std::ptr::null_mut() };
+        let has_var = grid.iter().any(|word| matches!(word, Word::Var(_)));
+        let mut launch =
+            Launch { code: loaded.code, args: start, args_stride, range, grid: has_var.then_some(grid), cost: u64::MAX, runs: 0 };
+        if !has_var {
+            launch.set_grid(grid, &[])?;
+        }
+        Ok((Op::Launch(launch), loaded.local_bytes))
+    }
+}
+
+impl Launch {
+    fn set_grid(&mut self, grid: [Word; 3], vars: &[u64]) -> std::result::Result<(), String> {
+        for (dim, word) in grid.into_iter().enumerate() {
+            let value = match word {
+                Word::Const(value) => value,
+                Word::Var(var) => vars.get(usize::from(var)).copied().unwrap_or(0),
+            };
+            self.range.grid[dim] =
+                u32::try_from(value).map_err(|_| format!("{value} blocks in dimension {dim}; a dimension has at most {}", u32::MAX))?;
+        }
+        let blocks = self.range.grid.iter().map(|&n| u128::from(n)).product::<u128>();
+        // Zero times anything is no launch, whatever the other dimensions are.
+        self.range.end = u64::try_from(blocks).ok().filter(|&n| n < 1 << 63).ok_or_else(|| format!("{blocks} blocks; at most 2^63"))?;
+        Ok(())
+    }
+
+    /// Runs all blocks on the calling thread.
+    #[inline]
+    fn inline(&self, args: *const *mut u8) -> bool {
+        // SAFETY: `args` is this launch's arguments, which fit the kernel's parameters. A grid of 0 is an empty range.
+        self.range.end == 0 || unsafe { self.code.call(args, &self.range) }
+    }
+
+    /// Runs two or more blocks, on several threads if that is worth it.
+    fn run(&mut self, args: *const *mut u8, stride: usize, pool: &Pool) -> bool {
+        let blocks = self.range.end;
+        self.runs = self.runs.wrapping_add(1);
+        let cheap = self.cost < WORTH_DEALING && self.grid.is_none();
+        if cheap || pool.threads() == 1 {
+            if pool.threads() == 1 || !self.runs.is_multiple_of(256) {
+                return self.inline(args);
+            }
+            let start = Instant::now();
+            let done = self.inline(args);
+            self.cost = nanoseconds(start);
+            return done;
+        }
+        let measured = self.runs <= 4 || self.runs.is_multiple_of(64);
+        let chunk = (blocks / (8 * pool.threads() as u64)).max(1);
+        let (time, timed, sound) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(true));
+        let shared = Shared { args, base: self.range };
+        let (code, args_stride) = (self.code, self.args_stride);
+        pool.run(blocks, chunk, &|thread, begin, end| {
+            let range = Range { begin, end, local: shared.base().local.wrapping_add(thread * stride), ..shared.base() };
+            let start = (measured && thread == 0).then(Instant::now);
+            // SAFETY: as in `inline`; each thread has its own scratch, and its own arguments where they point to it.
+            if !unsafe { code.call(shared.args().add(thread * args_stride), &range) } {
+                sound.store(false, Ordering::Relaxed);
+            }
+            if let Some(start) = start {
+                time.fetch_add(nanoseconds(start), Ordering::Relaxed);
+                timed.fetch_add(end - begin, Ordering::Relaxed);
+            }
+        });
+        let timed = timed.into_inner();
+        if measured && timed > 0 {
+            self.cost = (u128::from(time.into_inner()) * u128::from(blocks) / u128::from(timed)).try_into().unwrap_or(u64::MAX);
+        }
+        sound.into_inner()
+    }
+}
+
+/// What the threads of one launch share.
+struct Shared {
+    args: *const *mut u8,
+    base: Range,
+}
+
+// SAFETY: the arguments are only read while a launch runs; what kernels do through them is the kernels' affair.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn args(&self) -> *const *mut u8 {
+        self.args
+    }
+
+    fn base(&self) -> Range {
+        self.base
+    }
+}
+
+fn nanoseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// An address that threads may share: each works on a part of its own.
+#[derive(Clone, Copy)]
+struct Address(*mut u8);
+
+// SAFETY: an address alone does nothing; its users keep their parts apart.
+unsafe impl Sync for Address {}
+
+impl Address {
+    fn at(self, offset: usize) -> *mut u8 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// # Safety
+/// `src` can be read and `dst` written for `len` bytes; they do not overlap and nobody else uses them.
+unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, pool: &Pool) {
+    if len <= LARGE {
+        // SAFETY: promised by the caller.
+        return unsafe { std::ptr::copy_nonoverlapping(src, dst, len) };
+    }
+    let (src, dst) = (Address(src.cast_mut()), Address(dst));
+    pool.run(len.div_ceil(PIECE) as u64, 1, &|_, begin, end| {
+        let (from, to) = (begin as usize * PIECE, len.min(end as usize * PIECE));
+        // SAFETY: the pieces partition what the caller promised.
+        unsafe { std::ptr::copy_nonoverlapping(src.at(from), dst.at(from), to - from) };
+    });
+}
+
+/// # Safety
+/// `dst` is a multiple of 4 and can be written for `len` bytes, and nobody else uses them.
+unsafe fn fill(dst: *mut u8, len: usize, word: u32, pool: &Pool) {
+    let dst = Address(dst);
+    let part = |from: usize, to: usize| {
+        let bytes = word.to_le_bytes();
+        if bytes == [bytes[0]; 4] {
+            // SAFETY: a part of what the caller promised.
+            return unsafe { dst.at(from).write_bytes(bytes[0], to - from) };
+        }
+        let whole = (to - from) / 4;
+        // SAFETY: as above; `from` is a multiple of 4 as all pieces are, and any bytes are words.
+        unsafe { std::slice::from_raw_parts_mut(dst.at(from).cast::<u32>(), whole) }.fill(u32::from_ne_bytes(bytes));
+        let rest = (to - from) % 4;
+        // SAFETY: the last, cut-off word of the part.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst.at(from + 4 * whole), rest) };
+    };
+    if len <= LARGE {
+        return part(0, len);
+    }
+    pool.run(len.div_ceil(PIECE) as u64, 1, &|_, begin, end| part(begin as usize * PIECE, len.min(end as usize * PIECE)));
+}

@@ -1,0 +1,148 @@
+/* runjob.h: what a C kernel may use besides its parameters.
+ *
+ * A kernel has its natural C signature: `const T *` for `in`, `T *` for `out` and `inout`, scalars by value,
+ * `T *` (64-byte aligned, contents undefined) for `local`. It is called once per block.
+ * Three lanes (`x3`) are a plain `T *`, three elements side by side; 2, 4, 8 and 16 lanes are vectors.
+ */
+#ifndef RUNJOB_H
+#define RUNJOB_H
+
+#include <stdint.h>
+#include <string.h>
+
+/* ---- where this block is ---------------------------------------------------------------------------- */
+
+struct rj_at_ {
+    uint32_t block[3];
+    uint32_t grid[3];
+    uint32_t block_dim[3];
+};
+static _Thread_local struct rj_at_ rj_at_;
+
+/* The block's place in the grid, the grid in blocks, the block in threads; d = 0 is x. */
+__attribute__((unused)) static inline uint32_t rj_block(int d) { return rj_at_.block[d]; }
+__attribute__((unused)) static inline uint32_t rj_grid(int d) { return rj_at_.grid[d]; }
+__attribute__((unused)) static inline uint32_t rj_block_dim(int d) { return rj_at_.block_dim[d]; }
+
+/* ---- element types ---------------------------------------------------------------------------------- */
+
+typedef double rj_f64;
+typedef float rj_f32;
+typedef int64_t rj_i64;
+typedef int32_t rj_i32;
+typedef int16_t rj_i16;
+typedef int8_t rj_i8;
+typedef uint64_t rj_u64;
+typedef uint32_t rj_u32;
+typedef uint16_t rj_u16;
+typedef uint8_t rj_u8;
+typedef _Bool rj_bool;
+
+/* bfloat16: the high half of a float. */
+typedef struct {
+    uint16_t bits;
+} rj_bf16;
+
+__attribute__((unused)) static inline float rj_bf16_to_f32(rj_bf16 x) {
+    uint32_t bits = (uint32_t)x.bits << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* Rounds to nearest, ties to even; NaN stays NaN. */
+__attribute__((unused)) static inline rj_bf16 rj_f32_to_bf16(float f) {
+    uint32_t bits;
+    rj_bf16 x;
+    memcpy(&bits, &f, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        x.bits = (uint16_t)((bits >> 16) | 0x40u);
+    else
+        x.bits = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    return x;
+}
+
+/* IEEE binary16: the compiler's `_Float16` where it has one, else its bits. */
+#ifdef __FLT16_MANT_DIG__
+#define RJ_HAS_F16 1
+typedef _Float16 rj_f16;
+typedef _Float16 rj_f16_lane_;
+__attribute__((unused)) static inline float rj_f16_to_f32(rj_f16 x) { return (float)x; }
+__attribute__((unused)) static inline rj_f16 rj_f32_to_f16(float f) { return (rj_f16)f; }
+#else
+#define RJ_HAS_F16 0
+typedef struct {
+    uint16_t bits;
+} rj_f16;
+typedef uint16_t rj_f16_lane_;
+
+__attribute__((unused)) static inline float rj_f16_to_f32(rj_f16 x) {
+    uint32_t sign = (uint32_t)(x.bits & 0x8000u) << 16, rest = x.bits & 0x7fffu, bits;
+    float f;
+    if (rest >= 0x7c00u) {
+        bits = sign | 0x7f800000u | ((rest & 0x3ffu) << 13);
+        memcpy(&f, &bits, sizeof f);
+    } else if (rest >= 0x400u) {
+        bits = sign | ((rest << 13) + 0x38000000u);
+        memcpy(&f, &bits, sizeof f);
+    } else {
+        f = (float)rest * 0x1p-24f;
+        if (sign)
+            f = -f;
+    }
+    return f;
+}
+
+/* Rounds to nearest, ties to even; NaN stays NaN. */
+__attribute__((unused)) static inline rj_f16 rj_f32_to_f16(float f) {
+    uint32_t bits, sign, rest;
+    rj_f16 x;
+    memcpy(&bits, &f, sizeof bits);
+    sign = (bits >> 16) & 0x8000u;
+    rest = bits & 0x7fffffffu;
+    if (rest > 0x7f800000u) {
+        x.bits = (uint16_t)(sign | 0x7e00u);
+    } else if (rest >= 0x477ff000u) {
+        x.bits = (uint16_t)(sign | 0x7c00u);
+    } else if (rest >= 0x38800000u) {
+        rest -= 0x38000000u;
+        x.bits = (uint16_t)(sign | ((rest + 0xfffu + ((rest >> 13) & 1u)) >> 13));
+    } else {
+        float magnitude;
+        uint32_t sum;
+        memcpy(&magnitude, &rest, sizeof magnitude);
+        magnitude += 0.5f; /* the unit in the last place of 0.5 is 2^-24, f16's smallest step */
+        memcpy(&sum, &magnitude, sizeof sum);
+        x.bits = (uint16_t)(sign | (sum - 0x3f000000u));
+    }
+    return x;
+}
+#endif
+
+/* ---- lanes ------------------------------------------------------------------------------------------ */
+
+/* Vectors of 2, 4, 8 and 16 lanes: `v[i]`, `v + w`, `v * 2.0f` work as with any compiler vector. Alignment is
+ * at most 64 bytes, what every tensor has. `bool` lanes are uint8_t, `bf16` lanes the bits. */
+#define RJ_LANES_(T, NAME)                                                                           \
+    typedef T NAME##x2 __attribute__((vector_size(2 * sizeof(T)), may_alias));                       \
+    typedef T NAME##x4 __attribute__((vector_size(4 * sizeof(T)), may_alias));                       \
+    typedef T NAME##x8 __attribute__((vector_size(8 * sizeof(T)), may_alias));                       \
+    typedef T NAME##x16 __attribute__((vector_size(16 * sizeof(T)), aligned(sizeof(T) < 4 ? 16 * sizeof(T) : 64), may_alias))
+
+RJ_LANES_(double, rj_f64);
+RJ_LANES_(float, rj_f32);
+RJ_LANES_(rj_f16_lane_, rj_f16);
+RJ_LANES_(uint16_t, rj_bf16);
+RJ_LANES_(int64_t, rj_i64);
+RJ_LANES_(int32_t, rj_i32);
+RJ_LANES_(int16_t, rj_i16);
+RJ_LANES_(int8_t, rj_i8);
+RJ_LANES_(uint64_t, rj_u64);
+RJ_LANES_(uint32_t, rj_u32);
+RJ_LANES_(uint16_t, rj_u16);
+RJ_LANES_(uint8_t, rj_u8);
+RJ_LANES_(uint8_t, rj_bool);
+
+#undef RJ_LANES_
+
+#endif
