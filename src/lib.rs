@@ -5,5 +5,7 @@ pub mod data;
 pub mod device;
 pub mod diag;
 pub mod expr;
+pub mod job;
+pub mod plan;
 pub mod spec;
 pub mod tensor;

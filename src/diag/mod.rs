@@ -166,6 +166,16 @@ impl Diagnostic {
         self
     }
 
+    /// As `did_you_mean`, for a word that does not stand at the place itself.
+    pub fn did_you_mean_text<S: AsRef<str>>(self, word: &str, candidates: &[S], what: &str) -> Diagnostic {
+        let mut diagnostic = self.did_you_mean(word, candidates, what);
+        if let Some(near) = diagnostic.fix.take() {
+            diagnostic.label = None;
+            diagnostic.help.push(format!("did you mean `{near}`?"));
+        }
+        diagnostic
+    }
+
     /// A problem inside the string at `at`.
     pub fn inside(code: &'static str, at: &Place, error: TextError) -> Diagnostic {
         let mut diagnostic = Diagnostic::error(code, at.inside(error.span), error.message);

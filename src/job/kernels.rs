@@ -1,0 +1,256 @@
+//! `[kernels]` -> what a backend builds: parameters, source, block, defines.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+
+use super::names::{Places, Resolver};
+use crate::device::{Code, KernelSource};
+use crate::diag::{Diagnostic, Place, nearest};
+use crate::expr::{self, Scalar};
+use crate::spec::{self, Backend, Define, Num, PerBackend};
+use crate::tensor::{Number, Param, ParamKind};
+
+/// A kernel with its parameters read.
+pub(super) struct Kernel {
+    pub source: KernelSource,
+    /// Whether `block` names a size, so that `threads` can be counted in blocks.
+    pub has_block: bool,
+}
+
+/// Suffixes of source files by backend.
+const SUFFIXES: &[(&str, Backend)] = &[("c", Backend::Cpu), ("cl", Backend::Opencl), ("wgsl", Backend::Wgpu), ("cu", Backend::Cuda)];
+
+impl Resolver<'_> {
+    /// All kernels in the order of the spec; `None` where one's own mistake is reported.
+    pub(super) fn kernels(&self) -> IndexMap<String, Option<Kernel>> {
+        let root = Place::root().to("kernels");
+        self.spec.kernels.iter().map(|(name, kernel)| (name.clone(), self.kernel(&root.to(name), name, kernel))).collect()
+    }
+
+    fn kernel(&self, at: &Place, name: &str, kernel: &spec::Kernel) -> Option<Kernel> {
+        let params = self.params(&at.to("params"), kernel);
+        let block = self.block(&at.to("block"), kernel);
+        let defines = self.defines(&at.to("defines"), kernel);
+        let path = self.source_path(at, kernel);
+        let entry = match &kernel.entry {
+            None => Some(name.to_string()),
+            Some(entry) => self.pick(&at.to("entry"), entry).map(|(_, e)| e.clone()),
+        };
+        let flags = match &kernel.flags {
+            None => Some(Vec::new()),
+            // A backend without flags of its own has none.
+            Some(flags) => Some(flags.get(self.backend).map(|(_, f)| f.clone()).unwrap_or_default()),
+        };
+        if self.loaded.is_damaged(at) {
+            return None;
+        }
+        let (params, local_lens) = params?;
+        let block = block?;
+        Some(Kernel {
+            has_block: block.is_some(),
+            source: KernelSource {
+                name: name.to_string(),
+                entry: entry?,
+                code: Code::File(path?),
+                params,
+                local_lens,
+                block: block.unwrap_or([1; 3]),
+                defines: defines?,
+                flags: flags?,
+                include: kernel.include.iter().map(|folder| self.loaded.folder.join(folder)).collect(),
+            },
+        })
+    }
+
+    fn params(&self, at: &Place, kernel: &spec::Kernel) -> Option<(Vec<Param>, Vec<u64>)> {
+        let mut params: Vec<Param> = Vec::new();
+        let mut local_lens = Vec::new();
+        let mut ok = true;
+        for (index, text) in kernel.params.iter().enumerate() {
+            let here = at.to(index);
+            let param = match Param::parse(text) {
+                Ok(param) => param,
+                Err(error) => {
+                    self.report_text("bad-param", &here, error);
+                    ok = false;
+                    continue;
+                }
+            };
+            if let Some(first) = params.iter().position(|p| p.name == param.name) {
+                ok = false;
+                self.report(
+                    Diagnostic::error("name-clash", here.clone(), format!("two parameters are called `{}`", param.name))
+                        .also(at.to(first), "the first"),
+                );
+            }
+            if let ParamKind::Local { len, at: span } = &param.kind {
+                match self.local_len(&here, len, span.start) {
+                    Some(len) => local_lens.push(len),
+                    None => ok = false,
+                }
+            }
+            params.push(param);
+        }
+        ok.then_some((params, local_lens))
+    }
+
+    /// The length of a local parameter: an expression inside the parameter's text, from byte `start`.
+    fn local_len(&self, at: &Place, text: &str, start: usize) -> Option<u64> {
+        let shifted = |mut e: crate::diag::TextError| {
+            e.span = e.span.start + start..e.span.end + start;
+            self.report_text("bad-param", at, e);
+        };
+        let expr = expr::parse(text).map_err(shifted).ok()?;
+        let len = expr::integer(&expr, &Places::constant(self, &[])).map_err(shifted).ok()?;
+        match u64::try_from(len) {
+            Ok(len) if (1..=1 << 32).contains(&len) => Some(len),
+            _ => {
+                let span = start..start + text.len();
+                self.report(Diagnostic::error("bad-extent", at.inside(span), format!("a local length of {len}: it must be 1 to 2^32")));
+                None
+            }
+        }
+    }
+
+    /// Threads per block; `Some(None)` where the kernel has no block.
+    fn block(&self, at: &Place, kernel: &spec::Kernel) -> Option<Option<[u32; 3]>> {
+        let Some(block) = &kernel.block else { return Some(None) };
+        let (at, dims) = self.pick(at, block)?;
+        if dims.len() > 3 {
+            self.report(Diagnostic::error("bad-block", at, format!("a block of {} dimensions: there are at most 3, x first", dims.len())));
+            return None;
+        }
+        let mut out = [1u32; 3];
+        let mut ok = true;
+        for (axis, dim) in dims.iter().enumerate() {
+            match self.int_within(&at.to(axis), dim, "threads per block", 1, u32::MAX.into()) {
+                Some(n) => out[axis] = n as u32,
+                None => ok = false,
+            }
+        }
+        let threads = out.iter().try_fold(1u32, |n, &d| n.checked_mul(d));
+        if ok && threads.is_none() {
+            self.report(Diagnostic::error("bad-block", at, format!("a block of {out:?} has more than 2^32 threads")));
+            return None;
+        }
+        ok.then_some((!dims.is_empty()).then_some(out))
+    }
+
+    fn defines(&self, at: &Place, kernel: &spec::Kernel) -> Option<Vec<(String, String)>> {
+        let mut defines = Vec::new();
+        let mut ok = true;
+        for (name, define) in &kernel.defines {
+            let here = at.to(name);
+            if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || name.starts_with(|c: char| c.is_ascii_digit()) {
+                self.report(Diagnostic::error("bad-name", here.key(), format!("`{name}` is not a macro's name")));
+                ok = false;
+                continue;
+            }
+            let text = match define {
+                Define::Text(text) if text.contains(['\n', '\r', '\0']) => {
+                    self.report(Diagnostic::error("bad-define", here.to("text"), "a macro is one line"));
+                    None
+                }
+                Define::Text(text) => Some(text.clone()),
+                Define::Num(value) => self.pick(&here, value).and_then(|(here, value)| self.define(&here, value)),
+            };
+            match text {
+                Some(text) => defines.push((name.clone(), text)),
+                None => ok = false,
+            }
+        }
+        ok.then_some(defines)
+    }
+
+    fn define(&self, at: &Place, value: &Num) -> Option<String> {
+        if let Num::Bool(value) = value {
+            return Some(u8::from(*value).to_string());
+        }
+        let scalar: Scalar = self.scalar(at, value, &Places::constant(self, &[]), expr::Place::Float)?;
+        match scalar.eval(0).map_err(|e| self.report_text("expression", at, e)).ok()? {
+            Number::Int(i) => Some(i.to_string()),
+            // Every digit counts, and C reads a number without point or exponent as an integer.
+            Number::Float(f) if f.is_finite() => Some(format!("{f:?}")),
+            Number::Float(f) => {
+                self.report(
+                    Diagnostic::error("bad-define", at.clone(), format!("{f} has no spelling in the kernel's language"))
+                        .help("write { text = \"...\" }"),
+                );
+                None
+            }
+        }
+    }
+
+    /// The kernel's source file for this backend, which must exist.
+    fn source_path(&self, at: &Place, kernel: &spec::Kernel) -> Option<std::path::PathBuf> {
+        let backend = self.backend.name();
+        let (at, source) = match (&kernel.source, &self.spec.source) {
+            (Some(source), _) => (at.to("source"), source),
+            (None, Some(source)) => (Place::root().to("source"), source),
+            (None, None) => {
+                if !self.loaded.is_damaged(at) && !self.loaded.lacks(&Place::root().to("source")) {
+                    self.report(
+                        Diagnostic::error("no-source", at.key(), format!("`{at}` has no source"))
+                            .help("write `source = \"kernels/name.c\"` here, or a [source] table for all kernels"),
+                    );
+                }
+                return None;
+            }
+        };
+        let (at, path) = match source.get(self.backend) {
+            Some((None, path)) => (at, path),
+            Some((Some(key), path)) => (at.to(key), path),
+            None => {
+                self.report(
+                    Diagnostic::error("no-backend", at.clone(), format!("`{at}` names no file for `{backend}`"))
+                        .help(format!("add `{backend} = \"...\"`")),
+                );
+                return None;
+            }
+        };
+        let suffix = Path::new(path).extension().and_then(|s| s.to_str()).unwrap_or("");
+        if matches!(source, PerBackend::All(_)) {
+            match SUFFIXES.iter().find(|(s, _)| *s == suffix) {
+                Some((_, of)) if *of == self.backend => {}
+                Some((_, of)) => {
+                    self.report(
+                        Diagnostic::error(
+                            "no-backend",
+                            at,
+                            format!("`{path}` is a kernel for `{}`, there is none for `{backend}`", of.name()),
+                        )
+                        .help(format!("write source = {{ {} = \"{path}\", {backend} = \"...\" }}", of.name())),
+                    );
+                    return None;
+                }
+                None => {
+                    self.report(
+                        Diagnostic::error("bad-suffix", at, format!("the suffix of `{path}` does not say which backend it is for"))
+                            .help(format!("known are .c (cpu), .cl (opencl), .wgsl (wgpu), .cu (cuda); else write source = {{ {backend} = \"{path}\" }}")),
+                    );
+                    return None;
+                }
+            }
+        }
+        if self.backend == Backend::Cpu && suffix != "c" {
+            self.report(Diagnostic::error("bad-suffix", at, format!("`{path}`: kernels for `cpu` are C files, with the suffix .c")));
+            return None;
+        }
+        let full = self.loaded.folder.join(path);
+        if !full.is_file() {
+            let mut diagnostic = Diagnostic::error("file", at, format!("there is no file `{path}`"))
+                .help(format!("paths are relative to the spec's folder, `{}`", self.loaded.folder.display()));
+            let beside: Vec<String> = std::fs::read_dir(full.parent().unwrap_or(Path::new(".")))
+                .map(|entries| entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned())).take(1000).collect())
+                .unwrap_or_default();
+            let file = full.file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
+            if let Some(near) = nearest(&file, &beside) {
+                diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
+            }
+            self.report(diagnostic);
+            return None;
+        }
+        Some(full)
+    }
+}

@@ -1,0 +1,342 @@
+//! A parsed spec and a kind of backend -> a [`Job`]: names turned into ids, sizes into numbers, loops unrolled.
+//! All semantic diagnostics are made here. No user code is run and no device is opened.
+
+mod checks;
+mod flow;
+mod kernels;
+mod names;
+mod steps;
+mod tensors;
+mod unroll;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use crate::check::Tolerance;
+use crate::data::{Npy, Source};
+use crate::device::{KernelSource, Word};
+use crate::diag::{Diagnostic, Place, TextError};
+use crate::expr::{Program, Scalar};
+use crate::spec::{Backend, Loaded, Order};
+use crate::tensor::{Access, Dtype, Number, RangeError, Shape};
+
+/// A runnable job: everything the planner and the executor need, and nothing of the spec's text.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub name: String,
+    pub summary: Option<String>,
+    pub tags: Vec<String>,
+    /// The reason for which the job is expected to fail.
+    pub xfail: Option<String>,
+    pub backend: Backend,
+    pub dims: IndexMap<String, i128>,
+    pub tensors: Vec<Tensor>,
+    pub kernels: Vec<KernelSource>,
+    /// In an order that is legal: the spec's, loops unrolled.
+    pub steps: Vec<Step>,
+    /// The steps of the spec that `Step::origin` points into.
+    pub origins: Vec<Origin>,
+    /// Values that differ from round to round.
+    pub vars: Vec<Var>,
+    /// Names of the sets; empty where the spec has none.
+    pub sets: Vec<String>,
+    pub rounds: Rounds,
+    pub checks: Vec<Check>,
+    pub limits: Limits,
+}
+
+/// A tensor with its contents at the start of a round.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Shape,
+    pub contents: Contents,
+    /// Keeps what the last round left.
+    pub carry: bool,
+}
+
+impl Tensor {
+    /// *Units*: bytes.
+    pub fn bytes(&self) -> u64 {
+        self.shape.bytes(self.dtype)
+    }
+}
+
+/// Where a tensor's contents at the start of a round come from.
+#[derive(Clone, Debug)]
+pub enum Contents {
+    None,
+    /// The same in every round.
+    Fixed(Source),
+    /// Drawn anew every round.
+    Drawn(Draw),
+    /// One per set.
+    Sets(Vec<Source>),
+}
+
+/// A source whose numbers may depend on the round.
+#[derive(Clone, Debug)]
+pub struct Draw {
+    pub source: Source,
+    /// Replace the source's numbers, in the order of its fields.
+    pub numbers: [Option<Scalar>; 2],
+}
+
+/// One action of a round.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub action: Action,
+    /// Index into `Job::origins`.
+    pub origin: u32,
+    /// Values of the loop variables around it, outermost first.
+    pub turn: Vec<i128>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Action {
+    Launch { kernel: usize, grid: [Word; 3], args: Vec<Argument> },
+    Copy { src: View, dst: View },
+    Fill { dst: View, pattern: Word },
+}
+
+/// One argument of a launch; `Word::Var` points into `Job::vars`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Argument {
+    Tensor { access: Access, view: View },
+    Scalar(Word),
+}
+
+/// A contiguous byte range of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct View {
+    pub tensor: usize,
+    pub offset: u64,
+    pub len: u64,
+}
+
+impl View {
+    pub fn overlaps(&self, other: &View) -> bool {
+        self.tensor == other.tensor && self.offset < other.offset + other.len && other.offset < self.offset + self.len
+    }
+}
+
+impl Action {
+    /// The views that the action reads and writes.
+    pub fn views(&self) -> impl Iterator<Item = (Access, View)> + '_ {
+        let (args, pair): (&[Argument], [Option<(Access, View)>; 2]) = match self {
+            Action::Launch { args, .. } => (args, [None, None]),
+            Action::Copy { src, dst } => (&[], [Some((Access::In, *src)), Some((Access::Out, *dst))]),
+            Action::Fill { dst, .. } => (&[], [Some((Access::Out, *dst)), None]),
+        };
+        let launched = args.iter().filter_map(|arg| match arg {
+            Argument::Tensor { access, view } => Some((*access, *view)),
+            Argument::Scalar(_) => None,
+        });
+        launched.chain(pair.into_iter().flatten())
+    }
+}
+
+/// A step of the spec, for messages.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub place: Place,
+    /// `saxpy`, `copy a -> b`, `fill t`.
+    pub label: String,
+    /// Names of the loop variables around it, outermost first.
+    pub loops: Vec<String>,
+}
+
+/// A value that differs from round to round: one 64-bit word of a replay.
+#[derive(Clone, Debug)]
+pub struct Var {
+    pub text: String,
+    pub source: VarSource,
+}
+
+#[derive(Clone, Debug)]
+pub enum VarSource {
+    /// A scalar argument, in the bits of a dtype.
+    Scalar { value: Scalar, dtype: Dtype },
+    /// The word of a fill, the bits of a dtype repeated to 32.
+    Pattern { value: Scalar, dtype: Dtype },
+    /// Blocks of a launch.
+    Blocks(Scalar),
+    /// Blocks that cover so many threads.
+    Threads { value: Scalar, block: u32 },
+    /// The one element of a tensor's contents in this round.
+    Tensor(usize),
+}
+
+/// How often, in which order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Rounds {
+    pub count: u64,
+    pub warmup: u64,
+    pub seed: u64,
+    pub order: Order,
+}
+
+/// One claim about one tensor.
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub tensor: usize,
+    /// What the tensor must be: one for all rounds, or one per set.
+    pub wants: Vec<Want>,
+    pub tolerance: Tolerance,
+    /// The tolerance is the dtype's default.
+    pub default_tolerance: bool,
+    pub place: Place,
+    /// The claim in the spec's words.
+    pub text: String,
+}
+
+/// Expected contents.
+#[derive(Clone, Debug)]
+pub enum Want {
+    /// Evaluated from the inputs of the round, as generated.
+    Expr(Arc<Program>),
+    /// In the tensor's dtype.
+    Bytes(Arc<[u8]>),
+    /// A golden, or one row of its leading dimension.
+    File { file: Arc<Npy>, row: Option<Scalar> },
+}
+
+/// Time and memory that the job may take.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Limits {
+    pub compile: Duration,
+    pub prepare: Duration,
+    pub run: Duration,
+    pub check: Duration,
+    /// *Units*: bytes.
+    pub device_memory: Option<u64>,
+    /// *Units*: bytes.
+    pub host_memory: Option<u64>,
+}
+
+/// What the command line changes of a spec.
+#[derive(Clone, PartialEq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Overrides {
+    pub dims: Vec<(String, i64)>,
+    pub rounds: Option<u64>,
+    pub seed: Option<u64>,
+}
+
+/// The job for a backend, if the spec has no error; and the diagnostics of reading and resolving, by place.
+pub fn resolve(loaded: &Loaded, backend: Backend, overrides: &Overrides) -> (Option<Job>, Vec<Diagnostic>) {
+    let mut diagnostics = loaded.diagnostics.clone();
+    let job = loaded.spec.as_ref().and_then(|spec| {
+        let resolver = names::Resolver::new(loaded, spec, backend, overrides);
+        let job = resolver.job();
+        diagnostics.extend(resolver.into_problems());
+        job
+    });
+    // One order for every run and every printer: as in the text, errors before warnings at one place.
+    let mut keyed: Vec<_> = diagnostics.into_iter().map(|d| (loaded.source.span(&d.at).start, d)).collect();
+    keyed.sort_by(|(a, x), (b, y)| (a, y.severity).cmp(&(b, x.severity)));
+    let diagnostics: Vec<_> = keyed.into_iter().map(|(_, d)| d).collect();
+    let failed = diagnostics.iter().any(|d| d.severity == crate::diag::Severity::Error);
+    (job.filter(|_| !failed), diagnostics)
+}
+
+impl Contents {
+    /// The contents of a round with this set. *Errors*: a number of the source that this round cannot have.
+    pub fn source(&self, round: u64, set: usize) -> Result<Option<Source>, String> {
+        Ok(match self {
+            Contents::None => None,
+            Contents::Fixed(source) => Some(source.clone()),
+            Contents::Drawn(draw) => Some(draw.at(round).map_err(|e| e.message)?),
+            Contents::Sets(sources) => sources.get(set).cloned(),
+        })
+    }
+
+    /// Whether every round has its own contents.
+    pub fn is_drawn(&self) -> bool {
+        matches!(self, Contents::Drawn(_))
+    }
+}
+
+impl Draw {
+    /// Whether the source's numbers depend on the round.
+    pub fn varies(&self) -> bool {
+        self.numbers.iter().any(Option::is_some)
+    }
+
+    /// The source with its numbers in a round. *Errors*: a number that cannot be evaluated.
+    pub fn at(&self, round: u64) -> Result<Source, TextError> {
+        let [first, second] = &self.numbers;
+        let value = |scalar: &Option<Scalar>, fixed: Number| scalar.as_ref().map_or(Ok(fixed), |s| s.eval(round));
+        Ok(match &self.source {
+            Source::Range { start, step } => Source::Range { start: value(first, *start)?, step: value(second, *step)? },
+            Source::Uniform { low, high } => {
+                Source::Uniform { low: value(first, Number::Float(*low))?.to_f64(), high: value(second, Number::Float(*high))?.to_f64() }
+            }
+            Source::Normal { mean, std } => {
+                Source::Normal { mean: value(first, Number::Float(*mean))?.to_f64(), std: value(second, Number::Float(*std))?.to_f64() }
+            }
+            Source::Integers { low, high } => {
+                let whole = |n: Number, fixed: i128| n.to_integer().unwrap_or(fixed);
+                Source::Integers {
+                    low: whole(value(first, Number::Int(*low))?, *low),
+                    high: whole(value(second, Number::Int(*high))?, *high),
+                }
+            }
+            other => other.clone(),
+        })
+    }
+}
+
+/// Why a variable has no value in a round.
+#[derive(Clone, PartialEq, Debug)]
+pub struct VarError(pub String);
+
+impl From<TextError> for VarError {
+    fn from(error: TextError) -> VarError {
+        VarError(error.message)
+    }
+}
+
+impl From<RangeError> for VarError {
+    fn from(error: RangeError) -> VarError {
+        VarError(error.to_string())
+    }
+}
+
+impl Var {
+    /// The word of a round; `element` gives the bits of a one-element tensor's contents in it.
+    ///
+    /// *Errors*: division by zero, a value out of the dtype's range, a negative grid.
+    pub fn word(&self, round: u64, element: &mut dyn FnMut(usize) -> u64) -> Result<u64, VarError> {
+        let blocks = |number: Number| match number.to_integer() {
+            Some(n) if (0..=i128::from(u32::MAX)).contains(&n) => Ok(n as u64),
+            _ => Err(VarError(format!("`{}` is {number} in round {round}, a grid holds 0 to {}", self.text, u32::MAX))),
+        };
+        Ok(match &self.source {
+            VarSource::Scalar { value, dtype } => dtype.encode(value.eval(round)?)?,
+            VarSource::Pattern { value, dtype } => repeat_to_32(dtype.encode(value.eval(round)?)?, *dtype),
+            VarSource::Blocks(value) => blocks(value.eval(round)?)?,
+            VarSource::Threads { value, block } => {
+                let threads = value.eval(round)?;
+                match threads.to_integer() {
+                    Some(n) if n >= 0 => blocks(Number::Int((n + i128::from(*block) - 1) / i128::from(*block)))?,
+                    _ => return Err(VarError(format!("`{}` is {threads} in round {round}, threads are at least 0", self.text))),
+                }
+            }
+            VarSource::Tensor(tensor) => element(*tensor),
+        })
+    }
+}
+
+/// The bits of an element of at most 4 bytes, repeated to a 32-bit word.
+pub(crate) fn repeat_to_32(bits: u64, dtype: Dtype) -> u64 {
+    match dtype.size() {
+        1 => (bits & 0xff) * 0x0101_0101,
+        2 => (bits & 0xffff) * 0x0001_0001,
+        _ => bits & 0xffff_ffff,
+    }
+}

@@ -1,0 +1,436 @@
+//! Names -> values: dims in any order, and the scopes of the places where expressions stand.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
+use indexmap::IndexMap;
+
+use super::{Job, Limits, Overrides, Rounds, Tensor};
+use crate::diag::{Diagnostic, Part, Place};
+use crate::expr::{self, Expr, Name, Scalar, Scope};
+use crate::spec::{Backend, Int, Loaded, Num, PerBackend, Spec};
+use crate::tensor::{Dtype, Number};
+
+/// Dims that refer to each other deeper than this are refused.
+const DEEPEST_DIM: usize = 200;
+
+/// The most rounds a job can have: the round is a 32-bit word of the random generator's counter, of which one value stands for "every round".
+pub const MOST_ROUNDS: u64 = u32::MAX as u64 - 1;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Dim {
+    /// Being evaluated: met again, it is a cycle.
+    Open,
+    Known(i128),
+    /// Its own mistake is reported where it stands.
+    Broken,
+}
+
+/// The state of resolving one spec.
+pub(super) struct Resolver<'a> {
+    pub loaded: &'a Loaded,
+    pub spec: &'a Spec,
+    pub backend: Backend,
+    pub overrides: &'a Overrides,
+    problems: RefCell<Vec<Diagnostic>>,
+    reported: RefCell<HashSet<(&'static str, Place)>>,
+    dims: RefCell<HashMap<String, Dim>>,
+    open: RefCell<Vec<String>>,
+    used: RefCell<HashSet<String>>,
+}
+
+impl<'a> Resolver<'a> {
+    pub fn new(loaded: &'a Loaded, spec: &'a Spec, backend: Backend, overrides: &'a Overrides) -> Resolver<'a> {
+        Resolver {
+            loaded,
+            spec,
+            backend,
+            overrides,
+            problems: RefCell::default(),
+            reported: RefCell::default(),
+            dims: RefCell::default(),
+            open: RefCell::default(),
+            used: RefCell::default(),
+        }
+    }
+
+    pub fn into_problems(self) -> Vec<Diagnostic> {
+        self.problems.into_inner()
+    }
+
+    /// Adds a problem; one place is told the same kind of problem once, however often a loop passes it.
+    pub fn report(&self, diagnostic: Diagnostic) {
+        if self.reported.borrow_mut().insert((diagnostic.code, diagnostic.at.clone())) {
+            self.problems.borrow_mut().push(diagnostic);
+        }
+    }
+
+    pub fn use_name(&self, name: &str) {
+        if !self.used.borrow().contains(name) {
+            self.used.borrow_mut().insert(name.to_string());
+        }
+    }
+
+    pub fn is_used(&self, name: &str) -> bool {
+        self.used.borrow().contains(name)
+    }
+
+    /// A problem inside a text; an empty message stands for a mistake that is reported elsewhere.
+    pub fn report_text(&self, code: &'static str, at: &Place, error: crate::diag::TextError) {
+        if !error.message.is_empty() {
+            let code = if error.unknown.is_some() { "unknown-name" } else { code };
+            self.report(Diagnostic::inside(code, at, error));
+        }
+    }
+
+    pub fn job(&self) -> Option<Job> {
+        self.names();
+        self.dim_overrides();
+        let dims = self.all_dims();
+        let rounds = self.rounds();
+        let mut tensors = self.tensors();
+        let kernels = self.kernels();
+        let lowered = self.steps(&mut tensors, &kernels, rounds);
+        let checks = self.checks(&tensors, &lowered, rounds);
+        self.flow(&tensors, &lowered);
+        self.unused(&tensors, &kernels);
+        self.header();
+        let clean = self.problems.borrow().iter().all(|d| d.severity < crate::diag::Severity::Error);
+        if !clean || !self.loaded.diagnostics.iter().all(|d| d.severity < crate::diag::Severity::Error) {
+            return None;
+        }
+        let mut table = Vec::with_capacity(tensors.len());
+        for tensor in tensors.into_values() {
+            table.push(tensor?);
+        }
+        let fallback =
+            || std::path::Path::new(&self.loaded.source.name).file_stem().map_or("job".into(), |s| s.to_string_lossy().into_owned());
+        Some(Job {
+            name: self.spec.name.clone().unwrap_or_else(fallback),
+            summary: self.spec.summary.clone(),
+            tags: self.spec.tags.clone(),
+            xfail: self.spec.xfail.clone(),
+            backend: self.backend,
+            dims: dims.into_iter().collect(),
+            tensors: table,
+            kernels: kernels.into_values().map(|k| k.map(|k| k.source)).collect::<Option<Vec<_>>>()?,
+            steps: lowered.steps,
+            origins: lowered.origins,
+            vars: lowered.vars,
+            sets: self.set_names(),
+            rounds: rounds?,
+            checks,
+            limits: self.limits(),
+        })
+    }
+
+    fn header(&self) {
+        let root = Place::root();
+        if self.spec.xfail.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+            self.report(
+                Diagnostic::error("empty", root.to("xfail"), "`xfail` is empty")
+                    .help("write the reason for which the job is expected to fail"),
+            );
+        }
+        if self.spec.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+            self.report(Diagnostic::error("empty", root.to("name"), "`name` is empty"));
+        }
+        if self.spec.steps.is_empty() && !self.loaded.is_damaged(&root.to("steps")) {
+            self.report(Diagnostic::error("no-steps", root, "the spec has no [[steps]]: there is nothing to run"));
+        }
+    }
+
+    /// Dims, tensors and kernels have names that are names, and dims and tensors share one namespace.
+    fn names(&self) {
+        let root = Place::root();
+        let spec = self.spec;
+        let lists = [
+            ("dims", spec.dims.keys().collect::<Vec<_>>()),
+            ("tensors", spec.tensors.keys().collect()),
+            ("kernels", spec.kernels.keys().collect()),
+        ];
+        for (list, names) in lists {
+            for name in names {
+                let at = root.to(list).to(name).key();
+                let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
+                if name.is_empty() || !plain {
+                    self.report(
+                        Diagnostic::error("bad-name", at, format!("`{name}` is not a name"))
+                            .help("a name is a letter or `_`, then letters, digits or `_`"),
+                    );
+                } else if list != "kernels" && (expr::is_reserved(name) || Dtype::from_name(name).is_some()) {
+                    self.report(Diagnostic::error("bad-name", at, format!("`{name}` is a word of the language and can name nothing else")));
+                } else if list == "tensors" && spec.dims.contains_key(name) {
+                    self.report(
+                        Diagnostic::error("name-clash", at, format!("`{name}` names a dim and a tensor"))
+                            .help("dims, tensors and loop variables share one namespace: rename one of them")
+                            .also(root.to("dims").to(name).key(), "the dim"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn dim_overrides(&self) {
+        for (name, value) in &self.overrides.dims {
+            if self.spec.dims.contains_key(name) {
+                self.dims.borrow_mut().insert(name.clone(), Dim::Known((*value).into()));
+            } else {
+                let names: Vec<_> = self.spec.dims.keys().collect();
+                self.report(
+                    Diagnostic::error(
+                        "unknown-name",
+                        Place::root().to("dims").key(),
+                        format!("--dim {name}={value}: the spec has no dim `{name}`"),
+                    )
+                    .did_you_mean_text(name, &names, "dims"),
+                );
+            }
+        }
+    }
+
+    fn all_dims(&self) -> IndexMap<String, i128> {
+        self.spec.dims.keys().filter_map(|name| Some((name.clone(), self.dim(name)?))).collect()
+    }
+
+    /// The value of a dim; `None` where its own mistake is reported.
+    fn dim(&self, name: &str) -> Option<i128> {
+        if let Some(dim) = self.dims.borrow().get(name) {
+            match dim {
+                Dim::Known(value) => return Some(*value),
+                Dim::Broken => return None,
+                Dim::Open => {}
+            }
+        }
+        let at = Place::root().to("dims").to(name);
+        if self.dims.borrow().get(name) == Some(&Dim::Open) {
+            let open = self.open.borrow();
+            let from = open.iter().position(|n| n == name).unwrap_or(0);
+            let cycle = open[from..].iter().chain([&name.to_string()]).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(" -> ");
+            self.report(Diagnostic::error("dim-cycle", at, format!("dims refer to each other in a cycle: {cycle}")));
+            return None;
+        }
+        if self.open.borrow().len() >= DEEPEST_DIM {
+            self.report(Diagnostic::error("dim-depth", at, format!("dims refer to each other more than {DEEPEST_DIM} deep")));
+            return None;
+        }
+        self.dims.borrow_mut().insert(name.to_string(), Dim::Open);
+        self.open.borrow_mut().push(name.to_string());
+        let value = self.spec.dims.get(name).filter(|_| !self.loaded.is_damaged(&at)).and_then(|value| {
+            let (at, value) = self.pick(&at, value)?;
+            self.int(&at, value, &Places::constant(self, &[]))
+        });
+        self.open.borrow_mut().pop();
+        let value = value.filter(|v| {
+            let fits = i64::try_from(*v).is_ok();
+            if !fits {
+                self.report(Diagnostic::error("overflow", at.clone(), format!("dim `{name}` is {v}, dims hold -2^63 to 2^63 - 1")));
+            }
+            fits
+        });
+        self.dims.borrow_mut().insert(name.to_string(), value.map_or(Dim::Broken, Dim::Known));
+        value
+    }
+
+    /// The value for this backend, with its place; reports where there is none.
+    pub fn pick<'v, T>(&self, at: &Place, value: &'v PerBackend<T>) -> Option<(Place, &'v T)> {
+        match value.get(self.backend) {
+            Some((None, value)) => Some((at.clone(), value)),
+            Some((Some(key), value)) => Some((at.to(key), value)),
+            None => {
+                let backend = self.backend.name();
+                self.report(
+                    Diagnostic::error("no-backend", at.clone(), format!("`{at}` has no value for `{backend}`"))
+                        .help(format!("add `{backend} = ...` or `default = ...`")),
+                );
+                None
+            }
+        }
+    }
+
+    /// The value of an integer place.
+    pub fn int(&self, at: &Place, value: &Int, scope: &dyn Scope) -> Option<i128> {
+        match value {
+            Int::Int(value) => Some(*value),
+            Int::Text(text) => {
+                let expr = self.parse(at, text)?;
+                self.eval_int(at, &expr, scope)
+            }
+        }
+    }
+
+    pub fn parse(&self, at: &Place, text: &str) -> Option<Expr> {
+        expr::parse(text).map_err(|e| self.report_text("expression", at, e)).ok()
+    }
+
+    pub fn eval_int(&self, at: &Place, expr: &Expr, scope: &dyn Scope) -> Option<i128> {
+        expr::integer(expr, scope).map_err(|e| self.report_text("expression", at, e)).ok()
+    }
+
+    /// An integer that must be one of a range.
+    pub fn int_within(&self, at: &Place, value: &Int, what: &str, low: u64, high: u64) -> Option<u64> {
+        let value = self.int(at, value, &Places::constant(self, &[]))?;
+        match u64::try_from(value) {
+            Ok(v) if (low..=high).contains(&v) => Some(v),
+            _ => {
+                self.report(Diagnostic::error("out-of-range", at.clone(), format!("{what} is {value}, it must be {low} to {high}")));
+                None
+            }
+        }
+    }
+
+    /// A number or expression bound to its names; `place` says how it is evaluated.
+    pub fn scalar(&self, at: &Place, value: &Num, scope: &dyn Scope, place: expr::Place) -> Option<Scalar> {
+        let bind = |expr: &Expr| Scalar::bind(expr, scope, place).map_err(|e| self.report_text("expression", at, e)).ok();
+        let literal = |kind| Expr { span: 0..0, kind };
+        match value {
+            Num::Int(i) => bind(&literal(expr::ExprKind::Number(Number::Int(*i)))),
+            Num::Float(f) if place == expr::Place::Integer => match Number::Float(*f).to_integer() {
+                Some(whole) => bind(&literal(expr::ExprKind::Number(Number::Int(whole)))),
+                None => {
+                    self.report(Diagnostic::error("not-whole", at.clone(), format!("{f} is not a whole number")));
+                    None
+                }
+            },
+            Num::Float(f) => bind(&literal(expr::ExprKind::Number(Number::Float(*f)))),
+            Num::Bool(b) => bind(&literal(expr::ExprKind::Number(Number::Int((*b).into())))),
+            Num::Text(text) => bind(&self.parse(at, text)?),
+        }
+    }
+
+    fn rounds(&self) -> Option<Rounds> {
+        let at = Place::root().to("rounds");
+        let rounds = &self.spec.rounds;
+        let ok = std::cell::Cell::new(true);
+        let read = |key: &str, value: &Option<Int>, low: u64, high: u64, default: u64| match value {
+            None => default,
+            Some(value) => self.int_within(&at.to(key), value, &format!("`rounds.{key}`"), low, high).unwrap_or_else(|| {
+                ok.set(false);
+                default
+            }),
+        };
+        let count = match self.overrides.rounds {
+            Some(count) => count,
+            None => read("count", &rounds.count, 1, MOST_ROUNDS, (self.spec.sets.len() as u64).max(1)),
+        };
+        let warmup = read("warmup", &rounds.warmup, 0, MOST_ROUNDS, 1);
+        let seed = match self.overrides.seed {
+            Some(seed) => seed,
+            None => read("seed", &rounds.seed, 0, u64::MAX, 0),
+        };
+        ok.get().then_some(Rounds { count, warmup, seed, order: rounds.order.unwrap_or_default() })
+    }
+
+    fn limits(&self) -> Limits {
+        use std::time::Duration;
+        let limits = &self.spec.limits;
+        let time = |span: &Option<crate::spec::Span>, default: u64| span.map_or(Duration::from_secs(default), |s| s.0);
+        Limits {
+            compile: time(&limits.compile, 120),
+            prepare: time(&limits.prepare, 60),
+            run: time(&limits.run, 60),
+            check: time(&limits.check, 60),
+            device_memory: limits.device_memory.map(|b| b.0),
+            host_memory: limits.host_memory.map(|b| b.0),
+        }
+    }
+
+    /// Warns of what is declared and never used: most often a misspelt name elsewhere.
+    fn unused(&self, tensors: &IndexMap<String, Option<Tensor>>, kernels: &IndexMap<String, Option<super::kernels::Kernel>>) {
+        // While something is broken, what would have used a name may be what is missing.
+        let broken = |d: &Diagnostic| d.severity == crate::diag::Severity::Error;
+        if self.problems.borrow().iter().any(broken) || self.loaded.diagnostics.iter().any(broken) {
+            return;
+        }
+        let root = Place::root();
+        for name in self.spec.dims.keys().filter(|name| !self.is_used(name)) {
+            self.report(Diagnostic::warning("unused", root.to("dims").to(name).key(), format!("dim `{name}` is never used")));
+        }
+        for name in tensors.keys().filter(|name| !name.starts_with('<') && !self.is_used(name)) {
+            self.report(Diagnostic::warning("unused", root.to("tensors").to(name).key(), format!("tensor `{name}` is never used")));
+        }
+        for name in kernels.keys().filter(|name| !self.is_used(&format!("kernel {name}"))) {
+            self.report(Diagnostic::warning("unused", root.to("kernels").to(name).key(), format!("kernel `{name}` is never launched")));
+        }
+    }
+}
+
+/// What names mean at a kind of place.
+pub(super) struct Places<'a> {
+    resolver: &'a Resolver<'a>,
+    /// `None`: allowed.
+    round: Option<&'static str>,
+    loops: &'a [(String, i128)],
+    tensors: Option<&'a IndexMap<String, Option<Tensor>>>,
+}
+
+impl<'a> Places<'a> {
+    /// Dims and loop variables.
+    pub fn constant(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)]) -> Places<'a> {
+        const WHY: &str =
+            "`round` may stand in scalars, grids, `each_round` and expectations, not here: this is fixed when the job is planned";
+        Places { resolver, round: Some(WHY), loops, tensors: None }
+    }
+
+    /// Dims, loop variables and `round`.
+    pub fn per_round(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)]) -> Places<'a> {
+        Places { resolver, round: None, loops, tensors: None }
+    }
+
+    /// Dims, `round` and the contents of tensors at the start of the round.
+    pub fn expectation(resolver: &'a Resolver<'a>, tensors: &'a IndexMap<String, Option<Tensor>>) -> Places<'a> {
+        Places { resolver, round: None, loops: &[], tensors: Some(tensors) }
+    }
+}
+
+impl Scope for Places<'_> {
+    fn get(&self, name: &str) -> Option<Name<'_>> {
+        if name == "round" {
+            return Some(self.round.map_or(Name::Round, |why| Name::Refused(why.to_string())));
+        }
+        if let Some((_, value)) = self.loops.iter().find(|(n, _)| n == name) {
+            return Some(Name::Number(Number::Int(*value)));
+        }
+        let resolver = self.resolver;
+        let silent = || Some(Name::Refused(String::new()));
+        let lost = |list: &str| resolver.loaded.lacks(&Place { path: vec![list.into(), name.into()], part: Part::Value });
+        if resolver.spec.dims.contains_key(name) {
+            resolver.use_name(name);
+            return match resolver.dim(name) {
+                Some(value) => Some(Name::Number(Number::Int(value))),
+                None => silent(),
+            };
+        }
+        if lost("dims") || lost("tensors") || resolver.loaded.lacks(&Place::root().to("dims")) {
+            return silent();
+        }
+        let Some(tensors) = self.tensors else {
+            return resolver
+                .spec
+                .tensors
+                .contains_key(name)
+                .then(|| Name::Refused(format!("`{name}` is a tensor, only dims and numbers may stand here")));
+        };
+        let (id, _, tensor) = tensors.get_full(name)?;
+        resolver.use_name(name);
+        let Some(tensor) = tensor else { return silent() };
+        if matches!(tensor.contents, super::Contents::None) {
+            return Some(Name::Refused(format!(
+                "`{name}` has no contents at the start of a round: give it `data` or `each_round`, or write its expectation out"
+            )));
+        }
+        Some(Name::Tensor { id, dtype: tensor.dtype, shape: &tensor.shape })
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.resolver.spec.dims.keys().cloned().collect();
+        names.extend(self.loops.iter().map(|(name, _)| name.clone()));
+        if let Some(tensors) = self.tensors {
+            names.extend(tensors.keys().filter(|n| !n.starts_with('<')).cloned());
+        }
+        if self.round.is_none() {
+            names.push("round".into());
+        }
+        names
+    }
+}

@@ -1,0 +1,364 @@
+//! `[tensors]` and the contents in `[[sets]]` -> tensors with shapes, sizes and sources.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::names::{Places, Resolver};
+use super::{Contents, Draw, Tensor};
+use crate::data::{self, Npy, Source};
+use crate::diag::{Diagnostic, Place};
+use crate::expr;
+use crate::spec::{self, Data, Nested, Num};
+use crate::tensor::{Dtype, Number, Shape};
+
+impl Resolver<'_> {
+    /// All tensors in the order of the spec; `None` where one's own mistake is reported.
+    pub(super) fn tensors(&self) -> IndexMap<String, Option<Tensor>> {
+        let root = Place::root().to("tensors");
+        let mut tensors: IndexMap<String, Option<Tensor>> =
+            self.spec.tensors.iter().map(|(name, tensor)| (name.clone(), self.tensor(&root.to(name), name, tensor))).collect();
+        for (set_index, set) in self.spec.sets.iter().enumerate() {
+            let at = Place::root().to("sets").to(set_index).to("data");
+            for name in set.data.keys() {
+                if !tensors.contains_key(name) && !self.loaded.lacks(&root.to(name)) {
+                    let names: Vec<_> = tensors.keys().collect();
+                    self.report(
+                        Diagnostic::error("unknown-name", at.to(name).key(), format!("there is no tensor `{name}`"))
+                            .did_you_mean(name, &names, "tensors"),
+                    );
+                }
+            }
+        }
+        for (name, slot) in &mut tensors {
+            if let Some(tensor) = slot
+                && self.spec.sets.iter().any(|set| set.data.contains_key(name))
+            {
+                match self.set_contents(&root.to(name), name, tensor) {
+                    Some(sources) => tensor.contents = Contents::Sets(sources),
+                    None => *slot = None,
+                }
+            }
+        }
+        tensors
+    }
+
+    pub(super) fn set_names(&self) -> Vec<String> {
+        self.spec.sets.iter().enumerate().map(|(i, set)| set.name.clone().unwrap_or_else(|| format!("set {i}"))).collect()
+    }
+
+    fn tensor(&self, at: &Place, name: &str, tensor: &spec::Tensor) -> Option<Tensor> {
+        let dims: Option<Vec<u64>> =
+            tensor.shape.iter().enumerate().map(|(axis, extent)| self.extent(&at.to("shape").to(axis), extent)).collect();
+        if self.loaded.is_damaged(at) {
+            return None;
+        }
+        let shape = Shape::new(dims?)
+            .map_err(|e| self.report(Diagnostic::error("too-large", at.to("shape"), format!("tensor `{name}`: {e}"))))
+            .ok()?;
+        let dtype = tensor.dtype;
+        let mut contents = Contents::None;
+        if let Some(data) = &tensor.data {
+            if tensor.each_round.is_some() {
+                self.report(
+                    Diagnostic::error("two-sources", at.to("each_round").key(), format!("`{name}` has `data` and `each_round`"))
+                        .help("`data` is the same in every round, `each_round` is drawn anew: keep one")
+                        .also(at.to("data").key(), "the other"),
+                );
+                return None;
+            }
+            contents = Contents::Fixed(self.contents(&at.to("data"), data, dtype, &shape, false)?.source);
+        }
+        if let Some(data) = &tensor.each_round {
+            let draw = self.contents(&at.to("each_round"), data, dtype, &shape, true)?;
+            let constant =
+                matches!(draw.source, Source::Fill(_) | Source::Values(_) | Source::Range { .. } | Source::File(_)) && !draw.varies();
+            if constant {
+                self.report(
+                    Diagnostic::error("not-drawn", at.to("each_round"), format!("`{}` gives every round the same contents", data.name()))
+                        .help("write it as `data`, which is copied once, or let a number depend on `round`"),
+                );
+            }
+            contents = Contents::Drawn(draw);
+        }
+        if tensor.carry {
+            let (code, message) = match &contents {
+                Contents::None => ("no-start", format!("carried `{name}` has nothing to start from")),
+                Contents::Drawn(_) => ("carry-drawn", format!("`{name}` is carried from round to round and drawn anew every round")),
+                _ => ("", String::new()),
+            };
+            if !code.is_empty() {
+                self.report(
+                    Diagnostic::error(code, at.to("carry").key(), message)
+                        .help("a carried tensor starts from its `data`, such as `data = \"zeros\"`"),
+                );
+                return None;
+            }
+        }
+        Some(Tensor { name: name.to_string(), dtype, shape, contents, carry: tensor.carry })
+    }
+
+    fn extent(&self, at: &Place, extent: &spec::Int) -> Option<u64> {
+        let value = self.int(at, extent, &Places::constant(self, &[]))?;
+        match u64::try_from(value) {
+            Ok(extent) if extent > 0 => Some(extent),
+            _ => {
+                self.report(
+                    Diagnostic::error("bad-extent", at.clone(), format!("an extent of {value}: it must be at least 1"))
+                        .help("a tensor without elements could not be checked"),
+                );
+                None
+            }
+        }
+    }
+
+    /// The contents of a tensor in every set, where at least one set names it.
+    fn set_contents(&self, at: &Place, name: &str, tensor: &Tensor) -> Option<Vec<Source>> {
+        let base = match &tensor.contents {
+            Contents::Fixed(source) => Some(source.clone()),
+            _ => None,
+        };
+        let mut sources = Vec::new();
+        let mut ok = true;
+        for (index, set) in self.spec.sets.iter().enumerate() {
+            let set_at = Place::root().to("sets").to(index);
+            let Some(data) = set.data.get(name) else {
+                match &base {
+                    Some(source) => sources.push(source.clone()),
+                    None if self.loaded.is_damaged(&set_at) => ok = false,
+                    None => {
+                        ok = false;
+                        self.report(
+                            Diagnostic::error("no-contents", set_at, format!("this set has no contents for `{name}`, others have"))
+                                .help(format!("add `data.{name} = ...` here, or `data` to `{at}` for the sets that give none")),
+                        );
+                    }
+                }
+                continue;
+            };
+            let here = set_at.to("data").to(name);
+            let refused = match (&tensor.contents, tensor.carry) {
+                (Contents::Drawn(_), _) => Some(("is drawn anew every round", "each_round")),
+                (_, true) => Some(("is carried from round to round, it starts from its `data` once", "carry")),
+                _ => None,
+            };
+            if let Some((why, key)) = refused {
+                ok = false;
+                self.report(
+                    Diagnostic::error("two-sources", here.key(), format!("a set gives contents to `{name}`, which {why}"))
+                        .also(at.to(key).key(), "here"),
+                );
+                continue;
+            }
+            match self.contents(&here, data, tensor.dtype, &tensor.shape, false) {
+                Some(draw) => sources.push(draw.source),
+                None => ok = false,
+            }
+        }
+        ok.then_some(sources)
+    }
+
+    /// A source of the spec with its numbers.
+    pub(super) fn contents(&self, at: &Place, data: &Data, dtype: Dtype, shape: &Shape, drawn: bool) -> Option<Draw> {
+        let two = |list: &str, names: [&str; 2], values: [&Option<Num>; 2], defaults: [Number; 2]| {
+            let at = at.to(list);
+            let [a, b] = [0, 1].map(|i| self.number(&at.to(names[i]), values[i], defaults[i], dtype, drawn));
+            let (a, b) = (a?, b?);
+            Some(([a.0, b.0], [a.1, b.1]))
+        };
+        let (zero, one) = (Number::Int(0), Number::Int(1));
+        let fixed = |source| Some(Draw { source, numbers: [None, None] });
+        let draw = match data {
+            Data::Zeros => fixed(Source::Fill(0)),
+            Data::Ones => fixed(Source::Fill(dtype.encode(one).ok()?)),
+            Data::Fill(value) => {
+                let at = at.to("fill");
+                match self.number(&at, &Some(value.clone()), zero, dtype, drawn) {
+                    _ if raw_bits(value).is_some() => fixed(Source::Fill(self.bits(&at, value, dtype)?)),
+                    // A fill that depends on the round is a range that does not step: one evaluation serves all elements.
+                    Some((_, Some(scalar))) => {
+                        Some(Draw { source: Source::Range { start: zero, step: zero }, numbers: [Some(scalar), None] })
+                    }
+                    Some((_, None)) => fixed(Source::Fill(self.bits(&at, value, dtype)?)),
+                    None => None,
+                }
+            }
+            Data::Values(values) => fixed(Source::Values(self.values(&at.to("values"), values, dtype, shape)?)),
+            Data::Range(r) => {
+                let ([start, step], numbers) = two("range", ["start", "step"], [&r.start, &r.step], [zero, one])?;
+                Some(Draw { source: Source::Range { start, step }, numbers })
+            }
+            Data::Uniform(u) => {
+                let ([low, high], numbers) = two("uniform", ["low", "high"], [&u.low, &u.high], [zero, one])?;
+                Some(Draw { source: Source::Uniform { low: low.to_f64(), high: high.to_f64() }, numbers })
+            }
+            Data::Normal(n) => {
+                let ([mean, std], numbers) = two("normal", ["mean", "std"], [&n.mean, &n.std], [zero, one])?;
+                Some(Draw { source: Source::Normal { mean: mean.to_f64(), std: std.to_f64() }, numbers })
+            }
+            Data::Integers(i) => {
+                let (low, high) = match dtype.integer_range() {
+                    Some(range) => range,
+                    None if i.low.is_some() && i.high.is_some() => (0, 0),
+                    None => {
+                        self.report(
+                            Diagnostic::error(
+                                "no-range",
+                                at.clone(),
+                                format!("`integers` without `low` and `high` means every value of the dtype, {dtype} is a float"),
+                            )
+                            .help("write { integers = { low = -8, high = 8 } }"),
+                        );
+                        return None;
+                    }
+                };
+                let ([low, high], numbers) = two("integers", ["low", "high"], [&i.low, &i.high], [Number::Int(low), Number::Int(high)])?;
+                let whole = |n: Number, key: &str| {
+                    let whole = n.to_integer();
+                    if whole.is_none() {
+                        self.report(Diagnostic::error("not-whole", at.to("integers").to(key), format!("{n} is not a whole number")));
+                    }
+                    whole
+                };
+                Some(Draw { source: Source::Integers { low: whole(low, "low")?, high: whole(high, "high")? }, numbers })
+            }
+            Data::File(path) => fixed(Source::File(self.npy(&at.to("file"), path, dtype, Some(shape))?)),
+        }?;
+        let first = draw.at(0).map_err(|e| self.report_text("expression", at, e)).ok()?;
+        if let Err(message) = data::validate(&first, dtype, shape.elements()) {
+            self.report(Diagnostic::error("bad-contents", at.clone(), message));
+            return None;
+        }
+        Some(draw)
+    }
+
+    /// A number of a source: its value, or what computes it every round.
+    fn number(
+        &self,
+        at: &Place,
+        value: &Option<Num>,
+        default: Number,
+        dtype: Dtype,
+        drawn: bool,
+    ) -> Option<(Number, Option<expr::Scalar>)> {
+        let Some(value) = value else { return Some((default, None)) };
+        if raw_bits(value).is_some() {
+            return Some((default, None));
+        }
+        let place = if dtype.is_float() { expr::Place::Float } else { expr::Place::Integer };
+        let scope = if drawn { Places::per_round(self, &[]) } else { Places::constant(self, &[]) };
+        let scalar = self.scalar(at, value, &scope, place)?;
+        if scalar.uses_round() {
+            return Some((default, Some(scalar)));
+        }
+        let number = scalar.eval(0).map_err(|e| self.report_text("expression", at, e)).ok()?;
+        Some((number, None))
+    }
+
+    /// The bits of a constant in a dtype.
+    pub(super) fn bits(&self, at: &Place, value: &Num, dtype: Dtype) -> Option<u64> {
+        if let Some((inner, text)) = raw_bits(value) {
+            let number = self.int(at, &spec::Int::Text(text.to_string()), &Places::constant(self, &[]))?;
+            let limit = 1u128 << (8 * dtype.size());
+            return match u64::try_from(number) {
+                Ok(bits) if u128::from(bits) < limit => Some(bits),
+                _ => {
+                    self.report(Diagnostic::error(
+                        "out-of-range",
+                        at.inside(inner),
+                        format!("{number} does not fit the {} bits of {dtype}", 8 * dtype.size()),
+                    ));
+                    None
+                }
+            };
+        }
+        let place = if dtype.is_float() { expr::Place::Float } else { expr::Place::Integer };
+        let scalar = self.scalar(at, value, &Places::constant(self, &[]), place)?;
+        let number = scalar.eval(0).map_err(|e| self.report_text("expression", at, e)).ok()?;
+        dtype.encode(number).map_err(|e| self.report(Diagnostic::error("out-of-range", at.clone(), e.to_string()))).ok()
+    }
+
+    /// Listed numbers as row-major bytes: flat, or nested as the shape.
+    pub(super) fn values(&self, at: &Place, values: &[Nested], dtype: Dtype, shape: &Shape) -> Option<Arc<[u8]>> {
+        let mut bytes = Vec::new();
+        let mut ok = true;
+        let nested = values.iter().any(|v| matches!(v, Nested::List(_)));
+        let extents: &[u64] = if nested { shape.dims() } else { &[] };
+        self.collect(at, values, dtype, extents, &mut bytes, &mut ok);
+        let found = (bytes.len() / dtype.size()) as u64;
+        if ok && found != shape.elements() {
+            self.report(
+                Diagnostic::error("wrong-count", at.clone(), format!("{found} values, shape {shape} has {} elements", shape.elements()))
+                    .help("a constant for every element is { fill = v }"),
+            );
+            return None;
+        }
+        ok.then(|| bytes.into())
+    }
+
+    fn collect(&self, at: &Place, values: &[Nested], dtype: Dtype, extents: &[u64], bytes: &mut Vec<u8>, ok: &mut bool) {
+        if let [extent, ..] = extents
+            && values.len() as u64 != *extent
+        {
+            *ok = false;
+            self.report(Diagnostic::error("wrong-count", at.clone(), format!("{} entries, the shape has {extent} here", values.len())));
+            return;
+        }
+        for (index, value) in values.iter().enumerate() {
+            let here = at.to(index);
+            match (value, extents) {
+                (Nested::List(inner), [_, rest @ ..]) if !rest.is_empty() => self.collect(&here, inner, dtype, rest, bytes, ok),
+                (Nested::Num(num), [] | [_]) => match self.bits(&here, num, dtype) {
+                    Some(bits) => bytes.extend_from_slice(&bits.to_le_bytes()[..dtype.size()]),
+                    None => *ok = false,
+                },
+                _ => {
+                    *ok = false;
+                    self.report(
+                        Diagnostic::error("wrong-nesting", here, "the lists are not nested as the shape")
+                            .help("write the values flat, in row-major order, or one list per dimension"),
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    /// An `.npy` file of a dtype and, where given, a shape.
+    pub(super) fn npy(&self, at: &Place, path: &str, dtype: Dtype, shape: Option<&Shape>) -> Option<Arc<Npy>> {
+        let full = self.loaded.folder.join(path);
+        let npy = match Npy::open(&full) {
+            Ok(npy) => npy,
+            Err(error) => {
+                let mut diagnostic = Diagnostic::error("file", at.clone(), format!("`{path}`: {error}"));
+                if !full.exists() {
+                    diagnostic = diagnostic.help(format!("paths are relative to the spec's folder, `{}`", self.loaded.folder.display()));
+                }
+                self.report(diagnostic);
+                return None;
+            }
+        };
+        if !npy.dtype_matches(dtype) {
+            self.report(
+                Diagnostic::error("file", at.clone(), format!("`{path}` holds {}, the tensor is {dtype}", npy.dtype_text()))
+                    .help("change the tensor's dtype, or convert the file: `np.save(path, a.astype(...))`"),
+            );
+            return None;
+        }
+        if let Some(shape) = shape
+            && npy.shape() != shape
+        {
+            self.report(Diagnostic::error("file", at.clone(), format!("`{path}` has shape {}, the tensor has {shape}", npy.shape())));
+            return None;
+        }
+        Some(Arc::new(npy))
+    }
+}
+
+/// The text between the parentheses of `bits(...)`, and where it is.
+fn raw_bits(value: &Num) -> Option<(std::ops::Range<usize>, &str)> {
+    let Num::Text(text) = value else { return None };
+    let inner = text.trim().strip_prefix("bits(")?.strip_suffix(')')?;
+    let start = text.find("bits(")? + 5;
+    Some((start..start + inner.len(), inner))
+}

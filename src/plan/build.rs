@@ -1,0 +1,433 @@
+//! A job, capabilities and options -> the plan; when it does not fit, with fewer slots, then with fewer sets on the device.
+
+use super::arena::{Layout, Life, gaps, layout};
+use super::classify::{self, Class, MOST_RESIDENT_SETS, Use};
+use super::nodes::{ordered, slice};
+use super::schedule::{self, Load};
+use super::trust::{self, GUARD_WORD};
+use super::{Cost, Fill, Home, Host, Memory, Placement, Plan, Poisoned, Read, Rounds, Schedule, Trust, Upload, Zone};
+use crate::device::{Caps, Cmd, Place, Word};
+use crate::job::{Action, Contents, Job, Want};
+
+/// What the command line says of planning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    pub trust: Trust,
+    /// Set-up and tear-down around every round: the yardstick for speed and results.
+    pub fresh: bool,
+    /// Rounds in flight; chosen where it is `None`.
+    pub slots: Option<u32>,
+    /// Where the host works; chosen where it is `None`.
+    pub host: Option<Host>,
+}
+
+/// Why there is no plan.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("the job needs {needs} bytes of {kind} memory, the limit is {limit}: {largest}; a limit of {needs} would do{help}")]
+    TooLarge { kind: &'static str, needs: u64, limit: u64, largest: String, help: &'static str },
+    #[error("tensor `{tensor}` has {bytes} bytes, the largest allocation of the device is {limit}")]
+    LargestAlloc { tensor: String, bytes: u64, limit: u64 },
+    #[error("kernel `{kernel}` has a block of {block:?}, the device's largest is {limit}")]
+    Block { kernel: String, block: [u32; 3], limit: String },
+}
+
+/// Bytes of guard pattern between tensors: a kernel that runs over by a few elements of any dtype hits them.
+const GUARD_BYTES: u64 = 128;
+
+/// Outputs up to this size are poisoned in full in every round.
+const SMALL_OUTPUTS: u64 = 1 << 20;
+
+/// A plan in the making.
+pub(super) struct Draft<'a> {
+    pub job: &'a Job,
+    caps: &'a Caps,
+    uses: Vec<Use>,
+    guard: u64,
+    pub tensors: Vec<Placement>,
+    memories: Vec<Memory>,
+    setup: Vec<Upload>,
+    setup_copies: Vec<Cmd>,
+    start: Vec<Cmd>,
+    pub poison: Vec<Poisoned>,
+    pub zones: Vec<Zone>,
+    pub fills: Vec<Fill>,
+    pub reads: Vec<Read>,
+}
+
+/// The plan of a job on a device. *Errors*: it does not fit, by memory or by block size.
+pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanError> {
+    for kernel in &job.kernels {
+        let threads: u64 = kernel.block.iter().map(|&b| u64::from(b)).product();
+        if threads > caps.max_block || kernel.block.iter().zip(caps.max_block_dims).any(|(&b, max)| u64::from(b) > max) {
+            let limit = format!("{} threads, {:?} by dimension", caps.max_block, caps.max_block_dims);
+            return Err(PlanError::Block { kernel: kernel.name.clone(), block: kernel.block, limit });
+        }
+    }
+    let device_limit = job.limits.device_memory.unwrap_or(u64::MAX).min(caps.memory);
+    let sets_can_stay = job.sets.len() <= MOST_RESIDENT_SETS;
+    let mut last = None;
+    for sets_stay in if sets_can_stay { &[true, false][..] } else { &[false][..] } {
+        let has_sets = job.tensors.iter().any(|t| matches!(t.contents, Contents::Sets(_)));
+        if !sets_stay && sets_can_stay && !has_sets {
+            break;
+        }
+        let mut slots = options.slots;
+        loop {
+            let plan = attempt(job, caps, &Options { slots, ..*options }, *sets_stay)?;
+            let host_limit = job.limits.host_memory.unwrap_or(u64::MAX);
+            if plan.cost.device_peak <= device_limit && plan.cost.host_peak <= host_limit {
+                return Ok(plan);
+            }
+            let more = plan.schedule.slots > 1;
+            slots = Some(plan.schedule.slots - 1);
+            last = Some(plan);
+            if !more {
+                break;
+            }
+        }
+    }
+    // The loop above runs at least once.
+    let Some(plan) = last else { return attempt(job, caps, options, false) };
+    let mut by_size: Vec<&Placement> = plan.tensors.iter().filter(|t| t.home.is_some() || !t.pristine.is_empty()).collect();
+    by_size.sort_by_key(|t| std::cmp::Reverse(t.bytes));
+    let largest = by_size.iter().take(3).map(|t| format!("`{}` takes {}", t.name, t.bytes)).collect::<Vec<_>>().join(", ");
+    let (kind, needs, limit) = if plan.cost.device_peak > device_limit {
+        ("device", plan.cost.device_peak, device_limit)
+    } else {
+        ("host", plan.cost.host_peak, job.limits.host_memory.unwrap_or(u64::MAX))
+    };
+    let limited = job.limits.device_memory.is_some() || job.limits.host_memory.is_some();
+    let help = if limited { " (see [limits])" } else { "" };
+    Err(PlanError::TooLarge { kind, needs, limit, largest, help })
+}
+
+fn attempt(job: &Job, caps: &Caps, options: &Options, sets_stay: bool) -> Result<Plan, PlanError> {
+    let guard = if options.trust == Trust::Fast { 0 } else { GUARD_BYTES };
+    let uses = classify::uses(job);
+    let tensors = job
+        .tensors
+        .iter()
+        .enumerate()
+        .map(|(id, tensor)| {
+            let of = uses[id];
+            let (class, reason) = classify::class(job, id, of, sets_stay);
+            let steps = of.first.map(|first| (first, of.last));
+            Placement { name: tensor.name.clone(), bytes: tensor.bytes(), class, home: None, pristine: Vec::new(), reason, steps }
+        })
+        .collect();
+    let mut draft = Draft {
+        job,
+        caps,
+        uses,
+        guard,
+        tensors,
+        memories: Vec::new(),
+        setup: Vec::new(),
+        setup_copies: Vec::new(),
+        start: Vec::new(),
+        poison: Vec::new(),
+        zones: Vec::new(),
+        fills: Vec::new(),
+        reads: Vec::new(),
+    };
+    draft.place_pristine()?;
+    draft.place_carried()?;
+    draft.place_slot()?;
+    draft.finish(options)
+}
+
+impl Draft<'_> {
+    /// Adds the memories of an arena, split by the device's largest allocation; returns where each life lies.
+    fn arena(
+        &mut self,
+        name: &'static str,
+        place: Place,
+        per_slot: bool,
+        items: &[(usize, Life)],
+        zones: bool,
+    ) -> Result<Vec<Home>, PlanError> {
+        let limit = self.caps.largest_alloc;
+        let alignment = self.caps.alignment.max(4);
+        let mut homes = vec![Home { memory: 0, offset: 0 }; items.len()];
+        let mut from = 0;
+        while from < items.len() {
+            // All in one memory where it fits, else as many in order as do.
+            let mut to = items.len();
+            let mut lives: Vec<Life>;
+            let mut laid: Layout;
+            loop {
+                lives = items[from..to].iter().map(|(_, life)| *life).collect();
+                laid = layout(&lives, alignment, self.guard);
+                if laid.bytes <= limit {
+                    break;
+                }
+                if to - from == 1 {
+                    let tensor = &self.tensors[items[from].0];
+                    return Err(PlanError::LargestAlloc { tensor: tensor.name.clone(), bytes: tensor.bytes, limit });
+                }
+                to = from + (to - from) / 2;
+            }
+            let memory = self.memories.len() as u32;
+            for (index, &offset) in laid.offsets.iter().enumerate() {
+                homes[from + index] = Home { memory, offset };
+            }
+            if zones && self.guard > 0 {
+                for (start, end, before, behind) in gaps(&lives, &laid) {
+                    let tensor = |life: Option<usize>| life.map(|l| items[from + l].0);
+                    let output = |t: Option<usize>| t.is_some_and(|t| self.uses[t].checked);
+                    let (before, behind) = (tensor(before), tensor(behind));
+                    let at = Home { memory, offset: start };
+                    self.zones.push(Zone { at, read: at, bytes: end - start, before, behind, near: output(before) || output(behind) });
+                }
+            }
+            self.memories.push(Memory { name, place, bytes: laid.bytes, per_slot });
+            from = to;
+        }
+        Ok(homes)
+    }
+
+    /// Contents that are written once: residents, and what restored and carried tensors start from.
+    fn place_pristine(&mut self) -> Result<(), PlanError> {
+        let mut items = Vec::new();
+        for (id, placement) in self.tensors.iter().enumerate() {
+            let copies = match placement.class {
+                Class::Resident | Class::Restored => match &self.job.tensors[id].contents {
+                    Contents::Sets(sources) => sources.len(),
+                    _ => 1,
+                },
+                Class::Carried if classify::fill_word(self.job, id).is_none() => 1,
+                _ => 0,
+            };
+            let life = Life { bytes: placement.bytes, first: 0, last: u32::MAX };
+            items.extend((0..copies).map(|set| (id, set as u32, life)));
+        }
+        let lives: Vec<(usize, Life)> = items.iter().map(|&(id, _, life)| (id, life)).collect();
+        let (name, place) = ("resident", if self.caps.unified { Place::ReadOnly } else { Place::Device });
+        // Where they are mapped read-only, a write past their ends faults by itself.
+        let homes = self.arena(name, place, false, &lives, !self.caps.unified)?;
+        let staging = if self.caps.unified { homes.clone() } else { self.arena("staging", Place::Upload, false, &lives, false)? };
+        for (((id, set, life), home), from) in items.into_iter().zip(homes).zip(staging) {
+            self.tensors[id].pristine.push(home);
+            self.setup.push(Upload { tensor: id, set, to: from, bytes: life.bytes });
+            if from != home {
+                self.setup_copies.push(Cmd::Copy { src: slice(from, life.bytes), dst: slice(home, life.bytes) });
+            }
+        }
+        Ok(())
+    }
+
+    fn place_carried(&mut self) -> Result<(), PlanError> {
+        let ids: Vec<usize> = (0..self.tensors.len()).filter(|&id| self.tensors[id].class == Class::Carried).collect();
+        let lives: Vec<_> = ids.iter().map(|&id| (id, Life { bytes: self.tensors[id].bytes, first: 0, last: u32::MAX })).collect();
+        let place = if self.caps.unified { Place::Shared } else { Place::Device };
+        let homes = self.arena("carried", place, false, &lives, true)?;
+        for (id, home) in ids.into_iter().zip(homes) {
+            let bytes = self.tensors[id].bytes;
+            self.tensors[id].home = Some(home);
+            self.start.push(match (classify::fill_word(self.job, id), self.tensors[id].pristine.first()) {
+                (None, Some(&from)) => Cmd::Copy { src: slice(from, bytes), dst: slice(home, bytes) },
+                (word, _) => Cmd::Fill { dst: slice(home, bytes), pattern: Word::Const(word.unwrap_or(0).into()) },
+            });
+        }
+        Ok(())
+    }
+
+    /// What every slot has of its own.
+    fn place_slot(&mut self) -> Result<(), PlanError> {
+        let unified = self.caps.unified;
+        let whole = |bytes| Life { bytes, first: 0, last: u32::MAX };
+        let mut items = Vec::new();
+        for (id, placement) in self.tensors.iter().enumerate() {
+            match (placement.class, placement.steps) {
+                (Class::Scratch, Some((first, last))) => items.push((id, Life { bytes: placement.bytes, first, last })),
+                (Class::Restored | Class::Cleared | Class::Streamed | Class::Output, _) => items.push((id, whole(placement.bytes))),
+                _ => {}
+            }
+        }
+        // A carried tensor changes while an earlier round is checked, so the check reads a copy of its own.
+        let checked: Vec<usize> = (0..self.tensors.len()).filter(|&id| self.uses[id].checked && self.tensors[id].steps.is_some()).collect();
+        let snapshots: Vec<usize> = checked.iter().copied().filter(|&id| self.tensors[id].class == Class::Carried).collect();
+        let tensors = items.len();
+        if unified {
+            items.extend(snapshots.iter().map(|&id| (id, whole(self.tensors[id].bytes))));
+        }
+        let place = if unified { Place::Shared } else { Place::Device };
+        let homes = self.arena("slot", place, true, &items, true)?;
+        for (&(id, _), &home) in items.iter().zip(&homes).take(tensors) {
+            self.tensors[id].home = Some(home);
+        }
+        let streamed: Vec<usize> = (0..self.tensors.len()).filter(|&id| self.tensors[id].class == Class::Streamed).collect();
+        let bound = |draft: &Draft<'_>, id: usize| unified && !draft.uses[id].written;
+        let uploads: Vec<(usize, Life)> =
+            streamed.iter().filter(|&&id| !bound(self, id)).map(|&id| (id, whole(self.tensors[id].bytes))).collect();
+        let mut from = self.arena("upload", Place::Upload, true, &uploads, false)?.into_iter();
+        for &id in &streamed {
+            let bytes = self.tensors[id].bytes;
+            let to = if bound(self, id) { self.tensors[id].home } else { from.next() };
+            if let Some(to) = to {
+                self.fills.push(Fill { tensor: id, to, bytes, bound: bound(self, id) });
+            }
+        }
+        if unified {
+            let copies: Vec<Home> = homes[tensors..].to_vec();
+            for &id in &checked {
+                let snapshot = snapshots.iter().position(|&s| s == id).map(|at| copies[at]);
+                if let Some(from) = snapshot.or(self.tensors[id].home) {
+                    self.reads.push(Read { tensor: id, from, bytes: self.tensors[id].bytes });
+                }
+            }
+        } else {
+            let mut items: Vec<(usize, Life)> = checked.iter().map(|&id| (id, whole(self.tensors[id].bytes))).collect();
+            let tensors = items.len();
+            items.extend(self.zones.iter().map(|z| (z.before.or(z.behind).unwrap_or(0), whole(z.bytes))));
+            let guard = std::mem::replace(&mut self.guard, 0);
+            let homes = self.arena("readback", Place::Readback, true, &items, false)?;
+            self.guard = guard;
+            for (&(tensor, life), &from) in items.iter().zip(&homes).take(tensors) {
+                self.reads.push(Read { tensor, from, bytes: life.bytes });
+            }
+            for (zone, &read) in self.zones.iter_mut().zip(&homes[tensors..]) {
+                zone.read = read;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, options: &Options) -> Result<Plan, PlanError> {
+        let job = self.job;
+        let outputs: Vec<usize> = (0..self.tensors.len()).filter(|&id| self.tensors[id].class == Class::Output).collect();
+        let output_bytes: u64 = outputs.iter().map(|&id| self.tensors[id].bytes).sum();
+        if options.trust != Trust::Fast {
+            let mut words: Vec<crate::tensor::Dtype> = Vec::new();
+            for id in outputs {
+                let dtype = job.tensors[id].dtype;
+                let at = words.iter().position(|d| *d == dtype).unwrap_or_else(|| {
+                    words.push(dtype);
+                    words.len() - 1
+                });
+                self.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16 });
+            }
+        }
+        let mut cost = self.cost();
+        let moved = cost.round_steps + cost.round_copied + cost.round_filled;
+        cost.lower_bound_ns = (moved as f64 / self.caps.bytes_per_ns) as u64;
+        let cheap = output_bytes * 20 <= moved;
+        let modes = trust::modes(options.trust, output_bytes <= SMALL_OUTPUTS || cheap || classify::sets_repeat(job), output_bytes > 0);
+        let sets = self.sets_on_device();
+        let graphs =
+            (0..sets.max(1)).flat_map(|set| modes.iter().map(move |mode| (set, mode))).map(|(set, mode)| self.round(set, mode)).collect();
+        let widest = job.steps.iter().filter_map(|s| match &s.action {
+            Action::Launch { grid, .. } => {
+                Some(grid.iter().map(|g| if let Word::Const(n) = g { *n } else { 1 }).fold(1u64, u64::saturating_mul))
+            }
+            _ => None,
+        });
+        let load = Load { host_bytes: cost.round_upload + cost.round_download, device_bytes: moved, widest: widest.max().unwrap_or(1) };
+        let mut schedule: Schedule = schedule::choose(self.caps, &load);
+        if options.fresh {
+            schedule = Schedule { slots: 1, host: schedule.host, reason: "fresh: set-up and tear-down around every round".into() };
+        }
+        if let Some(slots) = options.slots.filter(|_| !options.fresh) {
+            schedule.slots = slots.max(1);
+            schedule.reason = format!("{} slots, as asked for or as memory allows", schedule.slots);
+        }
+        schedule.slots = schedule.slots.min(job.rounds.count.min(64) as u32).max(1);
+        if let Some(host) = options.host {
+            schedule.host = host;
+        }
+        let slots = u64::from(schedule.slots);
+        cost.device_peak = self.memories.iter().map(|m| m.bytes * if m.per_slot { slots } else { 1 }).sum();
+        cost.allocs = self.memories.iter().map(|m| if m.per_slot { slots } else { 1 }).sum();
+        cost.loads = job.kernels.len() as u64;
+        let host_side = self.memories.iter().filter(|m| m.place != Place::Device).map(|m| m.bytes * if m.per_slot { slots } else { 1 });
+        cost.host_peak = self.host_bytes() + host_side.sum::<u64>();
+        let mut setup_nodes: Vec<Cmd> = Vec::new();
+        if self.guard > 0 {
+            for (id, memory) in self.memories.iter().enumerate() {
+                let guarded = matches!(memory.place, Place::Device | Place::Shared);
+                if guarded && memory.bytes > 0 {
+                    let whole = slice(Home { memory: id as u32, offset: 0 }, memory.bytes);
+                    setup_nodes.push(Cmd::Fill { dst: whole, pattern: Word::Const(GUARD_WORD.into()) });
+                }
+            }
+        }
+        setup_nodes.append(&mut self.setup_copies);
+        Ok(Plan {
+            job: job.name.clone(),
+            device: self.caps.name.clone(),
+            trust: options.trust,
+            fresh: options.fresh,
+            schedule,
+            setup: self.setup,
+            setup_nodes: ordered(setup_nodes),
+            start_nodes: ordered(self.start),
+            graphs,
+            sets,
+            modes,
+            poison: self.poison,
+            zones: self.zones,
+            fills: self.fills,
+            reads: self.reads,
+            rounds: Rounds { count: job.rounds.count, warmup: job.rounds.warmup, order: job.rounds.order },
+            cost,
+            tensors: self.tensors,
+            memories: self.memories,
+        })
+    }
+
+    /// Sets that have graphs of their own.
+    fn sets_on_device(&self) -> u32 {
+        let any = self
+            .tensors
+            .iter()
+            .zip(&self.job.tensors)
+            .any(|(p, t)| matches!(t.contents, Contents::Sets(_)) && matches!(p.class, Class::Resident | Class::Restored));
+        if any { self.job.sets.len() as u32 } else { 0 }
+    }
+
+    fn cost(&self) -> Cost {
+        let mut cost = Cost { setup_upload: self.setup.iter().map(|u| u.bytes).sum(), ..Cost::default() };
+        cost.round_upload = self.fills.iter().map(|f| f.bytes).sum();
+        cost.round_download = self.reads.iter().map(|r| r.bytes).sum();
+        let mode = trust::modes(Trust::Fast, true, false)[0];
+        for node in self.round(0, &mode) {
+            match &node.cmd {
+                Cmd::Copy { src, .. } => cost.round_copied += 2 * src.len,
+                Cmd::Fill { dst, .. } => cost.round_filled += dst.len,
+                Cmd::Launch { .. } => cost.launches += 1,
+            }
+        }
+        for step in &self.job.steps {
+            if matches!(step.action, Action::Launch { .. }) {
+                cost.round_steps +=
+                    step.action.views().map(|(access, v)| v.len * (u64::from(access.reads()) + u64::from(access.writes()))).sum::<u64>();
+            }
+        }
+        let with_contents =
+            self.tensors.iter().zip(&self.job.tensors).filter(|(p, t)| p.steps.is_some() && !matches!(t.contents, Contents::None));
+        cost.naive = with_contents.map(|(p, _)| p.bytes).sum::<u64>() + cost.round_download;
+        cost
+    }
+
+    /// What the host keeps for expectations: copies of fixed contents, carried starts, and the scratch of programs.
+    fn host_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        for (id, tensor) in self.job.tensors.iter().enumerate() {
+            if self.uses[id].expected {
+                bytes += match &tensor.contents {
+                    Contents::Sets(sources) => tensor.bytes() * sources.len() as u64,
+                    Contents::Drawn(_) if self.tensors[id].class == Class::Streamed => 0,
+                    _ if tensor.carry => 2 * tensor.bytes(),
+                    _ => tensor.bytes(),
+                };
+            }
+        }
+        let programs = self.job.checks.iter().flat_map(|c| &c.wants).map(|w| match w {
+            Want::Expr(program) => program.scratch_bytes(),
+            Want::Bytes(bytes) => bytes.len() as u64,
+            Want::File { .. } => 0,
+        });
+        bytes + programs.sum::<u64>()
+    }
+}

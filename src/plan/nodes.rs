@@ -1,0 +1,131 @@
+//! The commands of a round for one set and mode: uploads, restores, clears, poison, steps, read-back, guards.
+
+use super::build::Draft;
+use super::order::after_lists;
+use super::trust::WINDOWS;
+use super::{Class, Home, Mode, Poison};
+use crate::device::{Arg, Cmd, Kernel, Mem, Node, Slice, Word};
+use crate::job::{Action, Argument, View};
+use crate::tensor::Access;
+
+pub(super) fn slice(home: Home, bytes: u64) -> Slice {
+    Slice { mem: Mem(home.memory), offset: home.offset, len: bytes }
+}
+
+/// Commands in list order with what each waits for.
+pub(super) fn ordered(cmds: Vec<Cmd>) -> Vec<Node> {
+    let lists = after_lists(&cmds.iter().collect::<Vec<_>>());
+    cmds.into_iter().zip(lists).map(|(cmd, after)| Node { cmd, after }).collect()
+}
+
+/// The part of an output that a window covers; windows are whole words and tile the output.
+pub(super) fn window(bytes: u64, window: u8) -> (u64, u64) {
+    let words = bytes.div_ceil(4);
+    let border = |w: u64| (words * w / u64::from(WINDOWS) * 4).min(bytes);
+    (border(window.into()), border(u64::from(window) + 1))
+}
+
+impl Draft<'_> {
+    /// Where a step finds a tensor in rounds of a set.
+    fn home(&self, tensor: usize, set: u32) -> Option<Home> {
+        let placement = &self.tensors[tensor];
+        match placement.class {
+            Class::Resident => placement.pristine.get(set as usize).or(placement.pristine.first()).copied(),
+            _ => placement.home,
+        }
+    }
+
+    fn view(&self, view: View, set: u32) -> Slice {
+        // Every tensor that a step names was given a home by `place`.
+        let home = self.home(view.tensor, set).unwrap_or(Home { memory: 0, offset: 0 });
+        Slice { mem: Mem(home.memory), offset: home.offset + view.offset, len: view.len }
+    }
+
+    /// The nodes of a round.
+    pub(super) fn round(&self, set: u32, mode: &Mode) -> Vec<Node> {
+        let mut cmds = Vec::new();
+        for fill in self.fills.iter().filter(|f| !f.bound) {
+            if let Some(home) = self.tensors[fill.tensor].home {
+                cmds.push(Cmd::Copy { src: slice(fill.to, fill.bytes), dst: slice(home, fill.bytes) });
+            }
+        }
+        for (tensor, placement) in self.tensors.iter().enumerate() {
+            let Some(home) = placement.home else { continue };
+            match placement.class {
+                Class::Restored => {
+                    let pristine = placement.pristine.get(set as usize).or(placement.pristine.first());
+                    if let Some(&pristine) = pristine {
+                        cmds.push(Cmd::Copy { src: slice(pristine, placement.bytes), dst: slice(home, placement.bytes) });
+                    }
+                }
+                Class::Cleared => {
+                    let word = super::classify::fill_word(self.job, tensor).unwrap_or(0);
+                    cmds.push(Cmd::Fill { dst: slice(home, placement.bytes), pattern: Word::Const(word.into()) });
+                }
+                _ => {}
+            }
+        }
+        for poisoned in &self.poison {
+            let placement = &self.tensors[poisoned.tensor];
+            let Some(home) = placement.home else { continue };
+            let (from, to) = match mode.poison {
+                Poison::Nothing => continue,
+                Poison::Full => (0, placement.bytes),
+                Poison::Window(w) => window(placement.bytes, w),
+            };
+            if from < to {
+                let dst = Slice { mem: Mem(home.memory), offset: home.offset + from, len: to - from };
+                cmds.push(Cmd::Fill { dst, pattern: Word::Var(poisoned.var) });
+            }
+        }
+        for step in &self.job.steps {
+            cmds.push(match &step.action {
+                Action::Launch { kernel, grid, args } => Cmd::Launch {
+                    kernel: Kernel(*kernel as u32),
+                    grid: *grid,
+                    args: args
+                        .iter()
+                        .map(|arg| match arg {
+                            Argument::Scalar(word) => Arg::Scalar(*word),
+                            Argument::Tensor { access: Access::In, view } => Arg::In(self.view(*view, set)),
+                            Argument::Tensor { access: Access::Out, view } => Arg::Out(self.view(*view, set)),
+                            Argument::Tensor { access: Access::Inout, view } => Arg::Inout(self.view(*view, set)),
+                        })
+                        .collect(),
+                },
+                Action::Copy { src, dst } => Cmd::Copy { src: self.view(*src, set), dst: self.view(*dst, set) },
+                Action::Fill { dst, pattern } => Cmd::Fill { dst: self.view(*dst, set), pattern: *pattern },
+            });
+        }
+        for read in &self.reads {
+            if let Some(home) = self.tensors[read.tensor].home
+                && home != read.from
+            {
+                cmds.push(Cmd::Copy { src: slice(home, read.bytes), dst: slice(read.from, read.bytes) });
+            }
+        }
+        for zone in self.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near) && z.at != z.read) {
+            cmds.push(Cmd::Copy { src: slice(zone.at, zone.bytes), dst: slice(zone.read, zone.bytes) });
+        }
+        ordered(cmds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_tile_the_output() {
+        for bytes in [1u64, 3, 4, 63, 64, 65, 1000, 1 << 20, (1 << 20) + 3] {
+            let mut end = 0;
+            for w in 0..WINDOWS {
+                let (from, to) = window(bytes, w);
+                assert_eq!(from, end);
+                assert!(from % 4 == 0 && to >= from);
+                end = to;
+            }
+            assert_eq!(end, bytes);
+        }
+    }
+}

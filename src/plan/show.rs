@@ -1,0 +1,104 @@
+//! A plan as text for people.
+
+use std::fmt::Write as _;
+
+use super::{Host, Plan, Poison};
+
+/// The plan as a table with its reasons, what moves, and the schedule.
+pub fn summary(plan: &Plan) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "{} on {} (trust {})", plan.job, plan.device, plan.trust.name());
+    let mut rows = vec![["tensor", "bytes", "class", "where", "steps", "why"].map(String::from)];
+    for t in &plan.tensors {
+        let place = match (t.home, t.pristine.as_slice()) {
+            (None, []) => "-".to_string(),
+            (Some(home), _) => format!("{}+{:#x}", plan.memories[home.memory as usize].name, home.offset),
+            (None, [one]) => format!("{}+{:#x}", plan.memories[one.memory as usize].name, one.offset),
+            (None, many) => format!("{} x{}", plan.memories[many[0].memory as usize].name, many.len()),
+        };
+        let steps =
+            t.steps.map_or("-".to_string(), |(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") });
+        rows.push([t.name.clone(), bytes(t.bytes), t.class.name().into(), place, steps, t.reason.clone()]);
+    }
+    table(&mut out, &rows);
+    let mut rows = vec![["memory", "bytes", "place", "copies"].map(String::from)];
+    for m in &plan.memories {
+        let copies = if m.per_slot { plan.schedule.slots } else { 1 };
+        rows.push([m.name.to_string(), bytes(m.bytes), format!("{:?}", m.place).to_lowercase(), copies.to_string()]);
+    }
+    out.push('\n');
+    table(&mut out, &rows);
+    let cost = &plan.cost;
+    let rounds = plan.rounds.count;
+    let host = match plan.schedule.host {
+        Host::Inline => "inline",
+        Host::Pool => "pool",
+    };
+    let nodes = plan.graphs.first().map_or(0, Vec::len);
+    let poisoned = match plan.modes.last().map(|m| m.poison) {
+        Some(Poison::Full) => "outputs in full, every round",
+        Some(Poison::Window(_)) => "outputs in full in the first, last and every 64th round, 1/16 in the others",
+        _ => "nothing",
+    };
+    let _ = write!(
+        out,
+        "\nset-up    {} uploaded once, {} allocations, {} kernels\n\
+         a round   {} filled by the host, {} read back, {} launches, {} nodes; at least {} on the device\n\
+         naive     {} a round between host and device; in {rounds} rounds {} instead of {}\n\
+         poison    {poisoned}\n\
+         memory    device {}, host {}\n\
+         schedule  {} slot{}, host work {host}: {}\n",
+        bytes(cost.setup_upload),
+        cost.allocs,
+        cost.loads,
+        bytes(cost.round_upload),
+        bytes(cost.round_download),
+        cost.launches,
+        nodes,
+        nanoseconds(cost.lower_bound_ns),
+        bytes(cost.naive),
+        bytes(cost.naive.saturating_mul(rounds)),
+        bytes((cost.round_upload + cost.round_download).saturating_mul(rounds).saturating_add(cost.setup_upload)),
+        bytes(cost.device_peak),
+        bytes(cost.host_peak),
+        plan.schedule.slots,
+        if plan.schedule.slots == 1 { "" } else { "s" },
+        plan.schedule.reason,
+    );
+    out
+}
+
+fn table<const N: usize>(out: &mut String, rows: &[[String; N]]) {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in rows {
+        let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "{}", line.join("  ").trim_end());
+    }
+}
+
+/// A number of bytes as people write it.
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A time as people write it.
+pub fn nanoseconds(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.2} us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} ms", ns as f64 / 1e6),
+        _ => format!("{:.2} s", ns as f64 / 1e9),
+    }
+}

@@ -1,0 +1,109 @@
+//! What is spent on not being fooled: poison in outputs, guard patterns between tensors, and in which rounds.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::tensor::Dtype;
+
+/// How much is spent on not being fooled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Trust {
+    /// Poison at set-up; guards are not read; inputs are not hashed.
+    Fast,
+    /// Outputs are poisoned in every round, guards beside them read in every round, inputs hashed.
+    #[default]
+    Standard,
+}
+
+impl Trust {
+    pub fn name(self) -> &'static str {
+        match self {
+            Trust::Fast => "fast",
+            Trust::Standard => "standard",
+        }
+    }
+}
+
+/// What is poisoned before a round's steps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Poison {
+    Nothing,
+    Full,
+    /// One of 16 equal parts of every output.
+    Window(u8),
+}
+
+/// A kind of round: rounds of one mode and set replay one graph.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Mode {
+    pub poison: Poison,
+    /// All guard zones are read, else those beside outputs.
+    pub all_guards: bool,
+    /// Any guard zone is read at all.
+    pub guards: bool,
+}
+
+/// The word that guard zones hold, from the memory's first byte.
+pub const GUARD_WORD: u32 = 0xc5a3_7e91;
+
+/// Windows that a large output is poisoned in, one a round.
+pub(super) const WINDOWS: u8 = 16;
+
+/// The word that an output of a dtype holds before the round writes it: a NaN with a payload for floats, a value
+/// far from what kernels produce for integers. It alternates with the round, so that what an earlier round
+/// left is not taken for this round's poison.
+pub fn poison_word(dtype: Dtype, round: u64) -> u32 {
+    let parity = (round & 1) as u32;
+    match dtype {
+        // The word stands in both halves; as the high half it is a NaN.
+        Dtype::F64 => 0x7ffa_b1e4 ^ (parity * 0x11),
+        Dtype::F32 => 0x7fda_b1e4 ^ (parity * 0x11),
+        Dtype::F16 => 0x7eb1_7eb1 ^ (parity * 0x0011_0011),
+        Dtype::Bf16 => 0x7fb1_7fb1 ^ (parity * 0x0011_0011),
+        Dtype::U8 | Dtype::I8 | Dtype::Bool => 0xb3b3_b3b3 ^ (parity * 0x1d1d_1d1d),
+        Dtype::U16 | Dtype::I16 => 0xb3a5_b3a5 ^ (parity * 0x1d11_1d11),
+        _ => 0xb3a5_9c71 ^ (parity * 0x1d11_2b17),
+    }
+}
+
+/// The modes of a plan. `first_round_cost` tells whether poisoning all outputs in every round is cheap enough.
+pub(super) fn modes(trust: Trust, always_full: bool, outputs: bool) -> Vec<Mode> {
+    if trust == Trust::Fast {
+        return vec![Mode { poison: Poison::Nothing, all_guards: false, guards: false }];
+    }
+    let full = if outputs { Poison::Full } else { Poison::Nothing };
+    let first = Mode { poison: full, all_guards: true, guards: true };
+    let mut modes = vec![first];
+    if always_full || !outputs {
+        modes.push(Mode { all_guards: false, ..first });
+    } else {
+        modes.extend((0..WINDOWS).map(|w| Mode { poison: Poison::Window(w), all_guards: false, guards: true }));
+    }
+    modes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn poison_of_floats_is_nan_and_alternates() {
+        for dtype in Dtype::ALL {
+            let (even, odd) = (poison_word(dtype, 0), poison_word(dtype, 1));
+            assert_ne!(even, odd, "{dtype}");
+            assert_eq!(poison_word(dtype, 2), even, "{dtype}");
+            for word in [even, odd] {
+                let bytes: Vec<u8> = word.to_le_bytes().repeat(2);
+                for index in 0..8 / dtype.size() {
+                    let value = dtype.decode(dtype.load(&bytes, index));
+                    assert_eq!(value.is_nan(), dtype.is_float(), "{dtype}");
+                    if dtype == Dtype::Bool {
+                        assert!(value.to_integer().is_some_and(|v| v > 1));
+                    }
+                }
+            }
+        }
+    }
+}
