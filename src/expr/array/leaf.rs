@@ -1,0 +1,222 @@
+//! Leaves: where the elements that a body starts from lie in memory, and loading them in runs.
+
+use super::{Buffer, Inputs};
+use crate::expr::array::graph::MAX_RANK;
+use crate::tensor::Dtype;
+
+/// What a leaf reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    Tensor {
+        id: usize,
+        dtype: Dtype,
+    },
+    /// A buffer of the scratch.
+    Buffer(usize),
+    /// Memory in which element k has the value k.
+    Iota,
+}
+
+/// Elements of a source, laid out over the elements of a body.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Leaf {
+    pub source: Source,
+    offset: u64,
+    /// How far one step along each axis of the body moves, in elements.
+    strides: Vec<u64>,
+    /// Extent and stride, innermost first, neighbours that continue each other merged.
+    dims: Vec<(u64, u64)>,
+}
+
+impl Leaf {
+    /// *Shapes*: one stride per extent.
+    pub fn new(source: Source, offset: u64, strides: Vec<u64>, extents: &[u64]) -> Leaf {
+        let mut dims: Vec<(u64, u64)> = Vec::new();
+        for (&extent, &stride) in extents.iter().zip(&strides).rev() {
+            match dims.last_mut() {
+                _ if extent == 1 => {}
+                Some((inner, inner_stride)) if stride == *inner * *inner_stride => *inner *= extent,
+                _ => dims.push((extent, stride)),
+            }
+        }
+        Leaf { source, offset, strides, dims }
+    }
+
+    /// The same leaf over more elements: `extents` are those of the new body, aligned at the last one.
+    pub fn broadcast(&self, from: &[u64], extents: &[u64]) -> Leaf {
+        let skip = extents.len() - from.len();
+        let strides = (0..extents.len()).map(|at| if at < skip || from[at - skip] != extents[at] { 0 } else { self.strides[at - skip] });
+        Leaf::new(self.source, self.offset, strides.collect(), extents)
+    }
+
+    /// Whether every element of the body sees the same one of the source.
+    pub fn is_uniform(&self) -> bool {
+        self.dims.iter().all(|&(_, stride)| stride == 0)
+    }
+
+    /// Whether consecutive elements of the body are consecutive in the source.
+    pub fn is_contiguous(&self) -> bool {
+        matches!(self.dims[..], [(_, 1)])
+    }
+
+    /// The bytes of a tensor, and the position in it of element `start` of a contiguous leaf.
+    #[inline(always)]
+    pub fn raw<'a>(&self, start: u64, inputs: &'a dyn Inputs) -> (&'a [u8], usize) {
+        let bytes = match self.source {
+            Source::Tensor { id, .. } => inputs.bytes(id),
+            Source::Buffer(_) | Source::Iota => &[],
+        };
+        (bytes, (self.offset + start) as usize)
+    }
+
+    /// Calls `run(at, position, count, stride)` for each run of elements with one stride.
+    #[inline(always)]
+    fn runs(&self, start: u64, len: usize, mut run: impl FnMut(usize, usize, usize, usize)) {
+        let &[(extent, stride), ref outer @ ..] = &self.dims[..] else { return run(0, self.offset as usize, len, 0) };
+        if outer.is_empty() {
+            return run(0, (self.offset + start * stride) as usize, len, stride as usize);
+        }
+        let mut index = [0u64; MAX_RANK];
+        let (mut first, mut rest) = (start % extent, start / extent);
+        let mut base = self.offset;
+        for (slot, &(extent, stride)) in index.iter_mut().zip(outer) {
+            *slot = rest % extent;
+            rest /= extent;
+            base += *slot * stride;
+        }
+        let mut at = 0;
+        while at < len {
+            let count = ((extent - first) as usize).min(len - at);
+            run(at, (base + first * stride) as usize, count, stride as usize);
+            at += count;
+            first = 0;
+            for (slot, &(extent, stride)) in index.iter_mut().zip(outer) {
+                *slot += 1;
+                base += stride;
+                if *slot < extent {
+                    break;
+                }
+                base -= *slot * stride;
+                *slot = 0;
+            }
+        }
+    }
+
+    /// Loads elements `start..start + dst.len()` as floats.
+    #[inline(always)]
+    pub fn load_float(&self, dst: &mut [f64], start: u64, inputs: &dyn Inputs, buffers: &[Buffer]) {
+        let len = dst.len();
+        macro_rules! bytes {
+            ($id:expr, $convert:expr) => {{
+                let bytes = inputs.bytes($id);
+                self.runs(start, len, |at, position, count, stride| from_bytes(&mut dst[at..at + count], bytes, position, stride, $convert))
+            }};
+        }
+        match self.source {
+            Source::Tensor { id, dtype } => match dtype {
+                Dtype::F64 => bytes!(id, f64::from_le_bytes),
+                Dtype::F32 => bytes!(id, |b| f64::from(f32::from_le_bytes(b))),
+                Dtype::F16 => bytes!(id, |b| f16_to_f64(u16::from_le_bytes(b))),
+                Dtype::Bf16 => bytes!(id, |b| f64::from(f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))),
+                Dtype::I64 => bytes!(id, |b| i64::from_le_bytes(b) as f64),
+                Dtype::I32 => bytes!(id, |b| f64::from(i32::from_le_bytes(b))),
+                Dtype::I16 => bytes!(id, |b| f64::from(i16::from_le_bytes(b))),
+                Dtype::I8 => bytes!(id, |b| f64::from(i8::from_le_bytes(b))),
+                Dtype::U64 => bytes!(id, |b| u64::from_le_bytes(b) as f64),
+                Dtype::U32 => bytes!(id, |b| f64::from(u32::from_le_bytes(b))),
+                Dtype::U16 => bytes!(id, |b| f64::from(u16::from_le_bytes(b))),
+                Dtype::U8 => bytes!(id, |b| f64::from(u8::from_le_bytes(b))),
+                Dtype::Bool => bytes!(id, |b| f64::from(u8::from(u8::from_le_bytes(b) != 0))),
+            },
+            Source::Buffer(buffer) => match &buffers[buffer] {
+                Buffer::Float(values) => self.runs(start, len, |at, position, count, stride| {
+                    from_values(&mut dst[at..at + count], values, position, stride, |x| x);
+                }),
+                Buffer::Int(values) => self.runs(start, len, |at, position, count, stride| {
+                    from_values(&mut dst[at..at + count], values, position, stride, crate::expr::number::to_f64);
+                }),
+            },
+            Source::Iota => self.runs(start, len, |at, position, count, stride| {
+                for (i, d) in dst[at..at + count].iter_mut().enumerate() {
+                    *d = (position + i * stride) as i64 as f64;
+                }
+            }),
+        }
+    }
+
+    /// Loads elements `start..start + dst.len()` as exact integers. The source holds integers.
+    #[inline(always)]
+    pub fn load_int(&self, dst: &mut [i128], start: u64, inputs: &dyn Inputs, buffers: &[Buffer]) {
+        let len = dst.len();
+        macro_rules! bytes {
+            ($id:expr, $convert:expr) => {{
+                let bytes = inputs.bytes($id);
+                self.runs(start, len, |at, position, count, stride| from_bytes(&mut dst[at..at + count], bytes, position, stride, $convert))
+            }};
+        }
+        match self.source {
+            Source::Tensor { id, dtype } => match dtype {
+                Dtype::I64 => bytes!(id, |b| i64::from_le_bytes(b).into()),
+                Dtype::I32 => bytes!(id, |b| i32::from_le_bytes(b).into()),
+                Dtype::I16 => bytes!(id, |b| i16::from_le_bytes(b).into()),
+                Dtype::I8 => bytes!(id, |b| i8::from_le_bytes(b).into()),
+                Dtype::U64 => bytes!(id, |b| u64::from_le_bytes(b).into()),
+                Dtype::U32 => bytes!(id, |b| u32::from_le_bytes(b).into()),
+                Dtype::U16 => bytes!(id, |b| u16::from_le_bytes(b).into()),
+                Dtype::Bool => bytes!(id, |b| i128::from(u8::from_le_bytes(b) != 0)),
+                // Float tensors are loaded as floats.
+                Dtype::U8 | Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16 => bytes!(id, |b| u8::from_le_bytes(b).into()),
+            },
+            Source::Buffer(buffer) => match &buffers[buffer] {
+                Buffer::Float(values) => self.runs(start, len, |at, position, count, stride| {
+                    from_values(&mut dst[at..at + count], values, position, stride, |x| i128::from(x as i64));
+                }),
+                Buffer::Int(values) => self.runs(start, len, |at, position, count, stride| {
+                    from_values(&mut dst[at..at + count], values, position, stride, |x| x);
+                }),
+            },
+            Source::Iota => self.runs(start, len, |at, position, count, stride| {
+                for (i, d) in dst[at..at + count].iter_mut().enumerate() {
+                    *d = (position + i * stride) as i128;
+                }
+            }),
+        }
+    }
+
+    pub fn is_f32(&self) -> bool {
+        matches!(self.source, Source::Tensor { dtype: Dtype::F32, .. })
+    }
+}
+
+#[inline(always)]
+fn from_bytes<const N: usize, T: Copy>(dst: &mut [T], bytes: &[u8], position: usize, stride: usize, convert: impl Fn([u8; N]) -> T) {
+    let elements = &bytes.as_chunks::<N>().0[position..];
+    from_values(dst, elements, 0, stride, convert);
+}
+
+#[inline(always)]
+fn from_values<S: Copy, T: Copy>(dst: &mut [T], values: &[S], position: usize, stride: usize, convert: impl Fn(S) -> T) {
+    match stride {
+        0 => dst.fill(convert(values[position])),
+        1 => {
+            let values = &values[position..position + dst.len()];
+            for (d, &s) in dst.iter_mut().zip(values) {
+                *d = convert(s);
+            }
+        }
+        _ => {
+            for (d, &s) in dst.iter_mut().zip(values[position..].iter().step_by(stride)) {
+                *d = convert(s);
+            }
+        }
+    }
+}
+
+/// Every binary16 is a double: the bits are moved, and the exponent's bias is mended by an exact product.
+#[inline(always)]
+fn f16_to_f64(bits: u16) -> f64 {
+    let magnitude = u64::from(bits & 0x7fff);
+    let finite = f64::from_bits(magnitude << 42) * f64::from_bits((1023 + 1008) << 52);
+    let value = if magnitude >= 0x7c00 { f64::from_bits((magnitude << 42) | (0x7ff << 52)) } else { finite };
+    if bits & 0x8000 != 0 { -value } else { value }
+}
