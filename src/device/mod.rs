@@ -12,7 +12,15 @@ use serde::Serialize;
 
 use crate::tensor::Param;
 
+#[cfg(test)]
+pub(crate) mod conformance;
+mod contract;
 pub mod cpu;
+pub mod null;
+pub mod trace;
+
+pub use null::NullDevice;
+pub use trace::{Counts, Trace, TraceOptions};
 
 /// A device memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]

@@ -16,7 +16,7 @@ const LARGE: usize = 1 << 20;
 const PIECE: usize = 256 << 10;
 
 /// A launch that takes less than this on one thread is not worth waking others for. *Units*: nanoseconds.
-const WORTH_DEALING: u64 = 3_000;
+const WORTH_DEALING: f64 = 3_000.0;
 
 /// What running a program needs besides itself.
 pub(super) struct Context {
@@ -73,8 +73,8 @@ struct Launch {
     range: Range,
     /// The grid, where it holds a variable.
     grid: Option<[Word; 3]>,
-    /// What all blocks take on one thread, by the last time it was measured. *Units*: nanoseconds.
-    cost: u64,
+    /// What one block takes, by the last time it was measured. *Units*: nanoseconds.
+    cost: f64,
     runs: u32,
 }
 
@@ -314,7 +314,7 @@ impl Builder {
         let range = Range { begin: 0, end: 0, grid: [0; 3], block_dim: loaded.block, local: std::ptr::null_mut() };
         let has_var = grid.iter().any(|word| matches!(word, Word::Var(_)));
         let mut launch =
-            Launch { code: loaded.code, args: start, args_stride, range, grid: has_var.then_some(grid), cost: u64::MAX, runs: 0 };
+            Launch { code: loaded.code, args: start, args_stride, range, grid: has_var.then_some(grid), cost: f64::INFINITY, runs: 0 };
         if !has_var {
             launch.set_grid(grid, &[])?;
         }
@@ -349,14 +349,14 @@ impl Launch {
     fn run(&mut self, args: *const *mut u8, stride: usize, pool: &Pool) -> bool {
         let blocks = self.range.end;
         self.runs = self.runs.wrapping_add(1);
-        let cheap = self.cost < WORTH_DEALING && self.grid.is_none();
+        let cheap = self.cost * (blocks as f64) < WORTH_DEALING;
         if cheap || pool.threads() == 1 {
             if pool.threads() == 1 || !self.runs.is_multiple_of(256) {
                 return self.inline(args);
             }
             let start = Instant::now();
             let done = self.inline(args);
-            self.cost = nanoseconds(start);
+            self.cost = nanoseconds(start) as f64 / blocks as f64;
             return done;
         }
         let measured = self.runs <= 4 || self.runs.is_multiple_of(64);
@@ -378,7 +378,7 @@ impl Launch {
         });
         let timed = timed.into_inner();
         if measured && timed > 0 {
-            self.cost = (u128::from(time.into_inner()) * u128::from(blocks) / u128::from(timed)).try_into().unwrap_or(u64::MAX);
+            self.cost = time.into_inner() as f64 / timed as f64;
         }
         sound.into_inner()
     }
