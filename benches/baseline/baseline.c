@@ -1,0 +1,409 @@
+// The hand-written program that runjob is measured against: the same work, without runjob.
+//
+//     cc -O3 -march=native -pthread baseline.c kernels.c -o baseline -lm
+//     ./baseline tiny <rounds> <threads>
+//     ./baseline stream <rounds> <threads> [n]
+//     ./baseline chain <rounds> <threads> [n]
+//     ./baseline matmul <rounds> <threads> [n]
+//
+// Every round fills its inputs anew from Philox4x32-10, runs the kernels (which live in another translation unit
+// and are called through a pointer), and checks every element of the result in f64. Buffers are allocated once.
+// `tiny` gives each thread rounds of its own; the others split every round over all threads, with barriers.
+// One line of JSON goes to standard output. The exit code is 1 when an element was wrong.
+
+#define _GNU_SOURCE
+#include <math.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "kernels.h"
+
+static const uint32_t KEY_X[2] = {0x243f6a88u, 0x85a308d3u};
+static const uint32_t KEY_Y[2] = {0x13198a2eu, 0x03707344u};
+static const uint32_t DATA_ROUND = 0xffffffffu; // contents that are the same in every round
+
+// ---- Philox4x32-10 -------------------------------------------------------------------------------------------
+// Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+
+#define M0 0xD2511F53u
+#define M1 0xCD9E8D57u
+#define W0 0x9E3779B9u
+#define W1 0xBB67AE85u
+
+static inline void philox(uint32_t c[4], uint32_t k0, uint32_t k1) {
+    for (int r = 0; r < 10; r++) {
+        uint64_t p0 = (uint64_t)M0 * c[0], p1 = (uint64_t)M1 * c[2];
+        uint32_t n0 = (uint32_t)(p1 >> 32) ^ c[1] ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c[3] ^ k1;
+        c[0] = n0, c[1] = (uint32_t)p1, c[2] = n2, c[3] = (uint32_t)p0;
+        k0 += W0, k1 += W1;
+    }
+}
+
+// Fills out[0 .. n) with uniform values of elements first, first + 1, ... of a tensor; first is a multiple of 4.
+typedef void fill_fn(float *out, uint64_t first, uint64_t n, const uint32_t key[2], uint32_t round, float low, float high);
+
+static void fill_portable(float *out, uint64_t first, uint64_t n, const uint32_t key[2], uint32_t round, float low,
+                          float high) {
+    float width = high - low;
+    for (uint64_t i = 0; i < n; i += 4) {
+        uint64_t block = (first + i) / 4;
+        uint32_t c[4] = {(uint32_t)block, (uint32_t)(block >> 32), round, 0};
+        philox(c, key[0], key[1]);
+        for (uint64_t j = 0; j < 4 && i + j < n; j++)
+            out[i + j] = low + width * ((float)(c[j] >> 8) * 0x1p-24f);
+    }
+}
+
+#if defined(__x86_64__)
+#define AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq")))
+
+// The high and low halves of 16 products of 32 bits.
+AVX512 static inline __attribute__((always_inline)) void mul16(__m512i a, __m512i m, __m512i *hi, __m512i *lo) {
+    __m512i even = _mm512_mul_epu32(a, m);
+    __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), m);
+    *hi = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
+    *lo = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+}
+
+// One round of 16 counters.
+AVX512 static inline __attribute__((always_inline)) void round16(__m512i c[4], __m512i k0, __m512i k1) {
+    __m512i h0, l0, h1, l1;
+    mul16(c[0], _mm512_set1_epi32((int)M0), &h0, &l0);
+    mul16(c[2], _mm512_set1_epi32((int)M1), &h1, &l1);
+    c[0] = _mm512_ternarylogic_epi32(h1, c[1], k0, 0x96);
+    c[1] = l1;
+    c[2] = _mm512_ternarylogic_epi32(h0, c[3], k1, 0x96);
+    c[3] = l0;
+}
+
+// Words to values, and from "word j of 16 counters" to the order of the elements.
+AVX512 static inline __attribute__((always_inline)) void store64(float *out, const __m512i c[4], __m512 low, __m512 width) {
+    __m512 f[4];
+    for (int j = 0; j < 4; j++)
+        f[j] = _mm512_add_ps(
+            low, _mm512_mul_ps(width, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(c[j], 8)), _mm512_set1_ps(0x1p-24f))));
+    __m512 a = _mm512_unpacklo_ps(f[0], f[1]), b = _mm512_unpackhi_ps(f[0], f[1]);
+    __m512 d = _mm512_unpacklo_ps(f[2], f[3]), e = _mm512_unpackhi_ps(f[2], f[3]);
+    // Each 128-bit part of these holds the four values of one counter.
+    __m512 r0 = _mm512_shuffle_ps(a, d, 0x44), r1 = _mm512_shuffle_ps(a, d, 0xEE);
+    __m512 r2 = _mm512_shuffle_ps(b, e, 0x44), r3 = _mm512_shuffle_ps(b, e, 0xEE);
+    // The counters were dealt so that register j holds counters 4j .. 4j+3 after this (see ORDER below).
+    _mm512_storeu_ps(out, r0);
+    _mm512_storeu_ps(out + 16, r1);
+    _mm512_storeu_ps(out + 32, r2);
+    _mm512_storeu_ps(out + 48, r3);
+}
+
+AVX512 static void fill_avx512(float *out, uint64_t first, uint64_t n, const uint32_t key[2], uint32_t round, float low,
+                               float high) {
+    // Lane 4q + r of the counters is block 4r + q: the unpacks then leave whole blocks in the order of the elements.
+    const __m512i ORDER = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512 lo = _mm512_set1_ps(low), width = _mm512_set1_ps(high - low);
+    uint64_t i = 0;
+    // 32 counters at a time hide the latency of the multiplications; none of them carries into the high word.
+    for (; i + 128 <= n; i += 128) {
+        uint64_t block = (first + i) / 4;
+        if ((uint32_t)block > UINT32_MAX - 31)
+            break;
+        __m512i a[4], b[4];
+        a[0] = _mm512_add_epi32(_mm512_set1_epi32((int)(uint32_t)block), ORDER);
+        b[0] = _mm512_add_epi32(a[0], _mm512_set1_epi32(16));
+        a[1] = b[1] = _mm512_set1_epi32((int)(uint32_t)(block >> 32));
+        a[2] = b[2] = _mm512_set1_epi32((int)round);
+        a[3] = b[3] = _mm512_setzero_si512();
+        uint32_t k0 = key[0], k1 = key[1];
+#pragma GCC unroll 10
+        for (int r = 0; r < 10; r++) {
+            __m512i w0 = _mm512_set1_epi32((int)k0), w1 = _mm512_set1_epi32((int)k1);
+            round16(a, w0, w1);
+            round16(b, w0, w1);
+            k0 += W0, k1 += W1;
+        }
+        store64(out + i, a, lo, width);
+        store64(out + i + 64, b, lo, width);
+    }
+    fill_portable(out + i, first + i, n - i, key, round, low, high);
+}
+#endif
+
+static fill_fn *fill = fill_portable;
+static const char *fill_name = "portable";
+
+static void choose_fill(void) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && !getenv("BASELINE_PORTABLE"))
+        fill = fill_avx512, fill_name = "avx512";
+#endif
+}
+
+// ---- Checks: |got - want| <= atol + rtol * |want|, want in f64; a NaN is a mismatch ---------------------------
+
+#define RTOL 1.3e-6
+#define ATOL 1e-5
+
+static uint64_t check_sum(const float *x, const float *y, const float *z, uint64_t n) {
+    uint64_t bad = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        double want = (double)x[i] + (double)y[i];
+        bad += !(fabs((double)z[i] - want) <= ATOL + RTOL * fabs(want));
+    }
+    return bad;
+}
+
+static uint64_t check_affine(const float *x, const float *y, uint64_t n, double scale, double shift) {
+    uint64_t bad = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        double want = scale * (double)x[i] + shift;
+        bad += !(fabs((double)y[i] - want) <= ATOL + RTOL * fabs(want));
+    }
+    return bad;
+}
+
+static uint64_t check_values(const double *want, const float *got, uint64_t n, double rtol, double atol) {
+    uint64_t bad = 0;
+    for (uint64_t i = 0; i < n; i++)
+        bad += !(fabs((double)got[i] - want[i]) <= atol + rtol * fabs(want[i]));
+    return bad;
+}
+
+// ---- Threads --------------------------------------------------------------------------------------------------
+
+typedef struct {
+    uint64_t rounds, n;
+    int threads;
+    float *x, *y, *z, *scratch[2];
+    double *want, *b_wide; // matmul: the expectation; b in f64
+    pthread_barrier_t barrier;
+} shared_t;
+
+typedef struct {
+    shared_t *job;
+    int id;
+    uint64_t bad;
+    double checksum; // of the last elements seen: what was computed cannot be left out
+} lane_t;
+
+static void *aligned(uint64_t bytes) {
+    void *p = aligned_alloc(2 << 20, (bytes + (2 << 20) - 1) / (2 << 20) * (2 << 20));
+    if (!p) {
+        fprintf(stderr, "out of memory: %llu bytes\n", (unsigned long long)bytes);
+        exit(3);
+    }
+    memset(p, 0, bytes);
+    return p;
+}
+
+static void meet(shared_t *job) {
+    if (job->threads > 1)
+        pthread_barrier_wait(&job->barrier);
+}
+
+// This lane's part of n elements, in multiples of `unit`.
+static void part(const lane_t *lane, uint64_t n, uint64_t unit, uint64_t *from, uint64_t *to) {
+    uint64_t units = (n + unit - 1) / unit, t = (uint64_t)lane->job->threads, id = (uint64_t)lane->id;
+    *from = units * id / t * unit;
+    *to = units * (id + 1) / t * unit;
+    *to = *to < n ? *to : n;
+}
+
+// 1,024 elements, z = x + y, x and y new in every round; a lane runs whole rounds, dealt 256 at a time.
+enum { TINY = 1024, DEAL = 256 };
+
+static void *tiny(void *arg) {
+    lane_t *lane = arg;
+    shared_t *job = lane->job;
+    add_fn *volatile pointer = add_kernel;
+    add_fn *kernel = pointer;
+    float *x = aligned(3 * TINY * sizeof(float)), *y = x + TINY, *z = y + TINY;
+    meet(job);
+    for (uint64_t deal = (uint64_t)lane->id * DEAL; deal < job->rounds; deal += (uint64_t)job->threads * DEAL) {
+        uint64_t end = deal + DEAL < job->rounds ? deal + DEAL : job->rounds;
+        for (uint64_t round = deal; round < end; round++) {
+            fill(x, 0, TINY, KEY_X, (uint32_t)round, -1.0f, 1.0f);
+            fill(y, 0, TINY, KEY_Y, (uint32_t)round, -1.0f, 1.0f);
+            kernel(x, y, z, TINY);
+            lane->bad += check_sum(x, y, z, TINY);
+            lane->checksum += z[round % TINY];
+        }
+    }
+    meet(job);
+    free(x);
+    return NULL;
+}
+
+// z = x + y over n elements; y stays, x is new in every round.
+static void *stream(void *arg) {
+    lane_t *lane = arg;
+    shared_t *job = lane->job;
+    add_fn *volatile pointer = add_kernel;
+    add_fn *kernel = pointer;
+    uint64_t from, to;
+    part(lane, job->n, 65536, &from, &to);
+    fill(job->y + from, from, to - from, KEY_Y, DATA_ROUND, -1.0f, 1.0f);
+    meet(job);
+    for (uint64_t round = 0; round < job->rounds; round++) {
+        fill(job->x + from, from, to - from, KEY_X, (uint32_t)round, -1.0f, 1.0f);
+        meet(job); // the input is complete before the kernel starts
+        kernel(job->x + from, job->y + from, job->z + from, to - from);
+        meet(job); // the output is complete before it is checked
+        lane->bad += check_sum(job->x + from, job->y + from, job->z + from, to - from);
+        lane->checksum += job->z[from + round % (to - from)];
+        meet(job);
+    }
+    return NULL;
+}
+
+// Twenty kernels in a row over n elements, ping and pong between two scratch buffers.
+enum { CHAIN = 20 };
+
+static float chain_scale(int k) { return k % 2 ? 0.5f : 2.0f; }
+static float chain_shift(int k) { return (float)(k % 5) - 2.0f; }
+
+static void *chain(void *arg) {
+    lane_t *lane = arg;
+    shared_t *job = lane->job;
+    affine_fn *volatile pointer = affine_kernel;
+    affine_fn *kernel = pointer;
+    double scale = 1, shift = 0;
+    for (int k = 0; k < CHAIN; k++)
+        scale *= chain_scale(k), shift = shift * chain_scale(k) + chain_shift(k);
+    uint64_t from, to;
+    part(lane, job->n, 65536, &from, &to);
+    meet(job);
+    for (uint64_t round = 0; round < job->rounds; round++) {
+        fill(job->x + from, from, to - from, KEY_X, (uint32_t)round, -1.0f, 1.0f);
+        const float *in = job->x;
+        for (int k = 0; k < CHAIN; k++) {
+            meet(job); // a kernel may read all of what the one before wrote
+            float *out = k == CHAIN - 1 ? job->z : job->scratch[k % 2];
+            kernel(in + from, out + from, chain_scale(k), chain_shift(k), to - from);
+            in = out;
+        }
+        meet(job);
+        lane->bad += check_affine(job->x + from, job->z + from, to - from, scale, shift);
+        lane->checksum += job->z[from + round % (to - from)];
+        meet(job);
+    }
+    return NULL;
+}
+
+// c = a b, n x n; a is new in every round, b stays. The expectation is the same product in f64.
+static void *matmul(void *arg) {
+    lane_t *lane = arg;
+    shared_t *job = lane->job;
+    matmul_fn *volatile pointer = matmul_kernel;
+    matmul_fn *kernel = pointer;
+    uint64_t n = job->n, from, to;
+    part(lane, n, 8, &from, &to); // rows
+    fill(job->y + from * n, from * n, (to - from) * n, KEY_Y, DATA_ROUND, -1.0f, 1.0f);
+    for (uint64_t i = from * n; i < to * n; i++)
+        job->b_wide[i] = job->y[i];
+    meet(job);
+    for (uint64_t round = 0; round < job->rounds; round++) {
+        fill(job->x + from * n, from * n, (to - from) * n, KEY_X, (uint32_t)round, -1.0f, 1.0f);
+        meet(job);
+        kernel(job->x + from * n, job->y, job->z + from * n, to - from, n, n);
+        meet(job);
+        expected_matmul(job->x + from * n, job->b_wide, job->want + from * n, to - from, n, n);
+        lane->bad += check_values(job->want + from * n, job->z + from * n, (to - from) * n, 1e-4, 1e-4);
+        lane->checksum += job->z[from * n + round % n];
+        meet(job);
+    }
+    return NULL;
+}
+
+// ---- ----------------------------------------------------------------------------------------------------------
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// The known answers of Philox4x32-10 and both fills, against each other.
+static void self_test(void) {
+    uint32_t zero[4] = {0, 0, 0, 0};
+    philox(zero, 0, 0);
+    uint32_t pi[4] = {0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u};
+    philox(pi, 0xa4093822u, 0x299f31d0u);
+    float a[1003], b[1003];
+    fill_portable(a, 8, 1003, KEY_X, 5, -3.0f, 2.0f);
+    fill(b, 8, 1003, KEY_X, 5, -3.0f, 2.0f);
+    if (zero[0] != 0x6627e8d5u || zero[1] != 0xe169c58du || zero[2] != 0xbc57ac4cu || zero[3] != 0x9b00dbd8u ||
+        pi[0] != 0xd16cfe09u || pi[1] != 0x94fdccebu || pi[2] != 0x5001e420u || pi[3] != 0x24126ea1u ||
+        memcmp(a, b, sizeof a)) {
+        fprintf(stderr, "Philox is wrong\n");
+        exit(3);
+    }
+}
+
+int main(int argc, char **argv) {
+    const char *mode = argc > 1 ? argv[1] : "";
+    shared_t job = {.rounds = argc > 2 ? strtoull(argv[2], NULL, 10) : 0, .threads = argc > 3 ? atoi(argv[3]) : 1};
+    uint64_t n = argc > 4 ? strtoull(argv[4], NULL, 10) : 0;
+    void *(*body)(void *) = NULL;
+    if (!strcmp(mode, "tiny"))
+        body = tiny, job.n = TINY;
+    else if (!strcmp(mode, "stream"))
+        body = stream, job.n = n ? n : 16 << 20;
+    else if (!strcmp(mode, "chain"))
+        body = chain, job.n = n ? n : 1 << 20;
+    else if (!strcmp(mode, "matmul"))
+        body = matmul, job.n = n ? n : 512;
+    // Every lane has a part: of at least 64 Ki elements, or 8 rows.
+    uint64_t parts = body == tiny ? UINT64_MAX : body == matmul ? (job.n + 7) / 8 : (job.n + 65535) / 65536;
+    if (!body || !job.rounds || job.threads < 1 || job.threads > 256 || (uint64_t)job.threads > parts) {
+        fprintf(stderr, "usage: baseline tiny|stream|chain|matmul ROUNDS THREADS [N]\n");
+        return 2;
+    }
+    choose_fill();
+    self_test();
+    if (body != tiny) {
+        uint64_t elements = body == matmul ? job.n * job.n : job.n;
+        job.x = aligned(elements * sizeof(float));
+        job.z = aligned(elements * sizeof(float));
+        if (body == chain) {
+            job.scratch[0] = aligned(elements * sizeof(float));
+            job.scratch[1] = aligned(elements * sizeof(float));
+        } else {
+            job.y = aligned(elements * sizeof(float));
+        }
+        if (body == matmul) {
+            job.want = aligned(elements * sizeof(double));
+            job.b_wide = aligned(elements * sizeof(double));
+        }
+    }
+    pthread_barrier_init(&job.barrier, NULL, (unsigned)job.threads);
+    lane_t *lanes = calloc((size_t)job.threads, sizeof *lanes);
+    pthread_t *ids = calloc((size_t)job.threads, sizeof *ids);
+    if (!lanes || !ids)
+        return 3;
+    double start = seconds();
+    for (int t = 0; t < job.threads; t++) {
+        lanes[t] = (lane_t){.job = &job, .id = t};
+        if (t && pthread_create(&ids[t], NULL, body, &lanes[t])) {
+            fprintf(stderr, "cannot start a thread\n");
+            return 3;
+        }
+    }
+    body(&lanes[0]);
+    for (int t = 1; t < job.threads; t++)
+        pthread_join(ids[t], NULL);
+    double took = seconds() - start, checksum = 0;
+    uint64_t bad = 0;
+    for (int t = 0; t < job.threads; t++)
+        bad += lanes[t].bad, checksum += lanes[t].checksum;
+    printf("{\"mode\":\"%s\",\"n\":%llu,\"threads\":%d,\"fill\":\"%s\",\"rounds\":%llu,\"seconds\":%.6f,"
+           "\"ns_per_round\":%.1f,\"checksum\":%.9g,\"mismatches\":%llu}\n",
+           mode, (unsigned long long)job.n, job.threads, fill_name, (unsigned long long)job.rounds, took,
+           1e9 * took / (double)job.rounds, checksum, (unsigned long long)bad);
+    return bad != 0;
+}
