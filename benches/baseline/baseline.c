@@ -51,105 +51,91 @@ typedef void fill_fn(float *out, uint64_t first, uint64_t n, const uint32_t key[
 
 static void fill_portable(float *out, uint64_t first, uint64_t n, const uint32_t key[2], uint32_t round, float low,
                           float high) {
-    float width = high - low;
+    float step = (high - low) * 0x1p-24f; // exact: a power of two
     for (uint64_t i = 0; i < n; i += 4) {
         uint64_t block = (first + i) / 4;
         uint32_t c[4] = {(uint32_t)block, (uint32_t)(block >> 32), round, 0};
         philox(c, key[0], key[1]);
         for (uint64_t j = 0; j < 4 && i + j < n; j++)
-            out[i + j] = low + width * ((float)(c[j] >> 8) * 0x1p-24f);
+            out[i + j] = low + step * (float)(c[j] >> 8);
     }
 }
 
 #if defined(__x86_64__)
 #define AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq")))
+#define AVX512_INLINE AVX512 static inline __attribute__((always_inline))
 
-// The high and low halves of 16 products of 32 bits.
-AVX512 static inline __attribute__((always_inline)) void mul16(__m512i a, __m512i m, __m512i *hi, __m512i *lo) {
-    __m512i even = _mm512_mul_epu32(a, m);
-    __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), m);
-    *hi = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
-    *lo = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
-}
+// Eight counters per register: a word is the low half of a 64-bit lane, the high half holds anything.
+// Multiplications ignore the high halves, so that neither masks nor blends are needed between rounds.
+enum { GROUPS = 4 };
 
-// One round of 16 counters.
-AVX512 static inline __attribute__((always_inline)) void round16(__m512i c[4], __m512i k0, __m512i k1) {
-    __m512i h0, l0, h1, l1;
-    mul16(c[0], _mm512_set1_epi32((int)M0), &h0, &l0);
-    mul16(c[2], _mm512_set1_epi32((int)M1), &h1, &l1);
-    c[0] = _mm512_ternarylogic_epi32(h1, c[1], k0, 0x96);
-    c[1] = l1;
-    c[2] = _mm512_ternarylogic_epi32(h0, c[3], k1, 0x96);
-    c[3] = l0;
-}
+AVX512_INLINE __m512i high_halves(__m512i v) { return _mm512_shuffle_epi32(v, (_MM_PERM_ENUM)0xF5); }
 
-// Words to values, and from "word j of 16 counters" to the order of the elements.
-AVX512 static inline __attribute__((always_inline)) void store64(float *out, const __m512i c[4], __m512 low, __m512 width) {
-    __m512 f[4];
-    for (int j = 0; j < 4; j++)
-        f[j] = _mm512_add_ps(
-            low, _mm512_mul_ps(width, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(c[j], 8)), _mm512_set1_ps(0x1p-24f))));
-    __m512 a = _mm512_unpacklo_ps(f[0], f[1]), b = _mm512_unpackhi_ps(f[0], f[1]);
-    __m512 d = _mm512_unpacklo_ps(f[2], f[3]), e = _mm512_unpackhi_ps(f[2], f[3]);
-    // Each 128-bit part of these holds the four values of one counter.
-    __m512 r0 = _mm512_shuffle_ps(a, d, 0x44), r1 = _mm512_shuffle_ps(a, d, 0xEE);
-    __m512 r2 = _mm512_shuffle_ps(b, e, 0x44), r3 = _mm512_shuffle_ps(b, e, 0xEE);
-    // The counters were dealt so that register j holds counters 4j .. 4j+3 after this (see ORDER below).
-    _mm512_storeu_ps(out, r0);
-    _mm512_storeu_ps(out + 16, r1);
-    _mm512_storeu_ps(out + 32, r2);
-    _mm512_storeu_ps(out + 48, r3);
+AVX512_INLINE void store16(float *out, __m512i words, __m512 low, __m512 step) {
+    __m512 f = _mm512_cvtepi32_ps(_mm512_srli_epi32(words, 8));
+    _mm512_storeu_ps(out, _mm512_add_ps(low, _mm512_mul_ps(step, f)));
 }
 
 AVX512 static void fill_avx512(float *out, uint64_t first, uint64_t n, const uint32_t key[2], uint32_t round, float low,
                                float high) {
-    // Lane 4q + r of the counters is block 4r + q: the unpacks then leave whole blocks in the order of the elements.
-    const __m512i ORDER = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m512 lo = _mm512_set1_ps(low), width = _mm512_set1_ps(high - low);
+    // Unpacking below leaves counters in the order of the elements when they are dealt like this.
+    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m512i m0 = _mm512_set1_epi64(M0), m1 = _mm512_set1_epi64(M1);
+    const __m512 lo = _mm512_set1_ps(low), step = _mm512_set1_ps((high - low) * 0x1p-24f);
     uint64_t i = 0;
-    // 32 counters at a time hide the latency of the multiplications; none of them carries into the high word.
-    for (; i + 128 <= n; i += 128) {
+    for (; i + 32 * GROUPS <= n; i += 32 * GROUPS) {
         uint64_t block = (first + i) / 4;
-        if ((uint32_t)block > UINT32_MAX - 31)
-            break;
-        __m512i a[4], b[4];
-        a[0] = _mm512_add_epi32(_mm512_set1_epi32((int)(uint32_t)block), ORDER);
-        b[0] = _mm512_add_epi32(a[0], _mm512_set1_epi32(16));
-        a[1] = b[1] = _mm512_set1_epi32((int)(uint32_t)(block >> 32));
-        a[2] = b[2] = _mm512_set1_epi32((int)round);
-        a[3] = b[3] = _mm512_setzero_si512();
-        uint32_t k0 = key[0], k1 = key[1];
-#pragma GCC unroll 10
-        for (int r = 0; r < 10; r++) {
-            __m512i w0 = _mm512_set1_epi32((int)k0), w1 = _mm512_set1_epi32((int)k1);
-            round16(a, w0, w1);
-            round16(b, w0, w1);
-            k0 += W0, k1 += W1;
+        if ((uint32_t)block > UINT32_MAX - 8 * GROUPS)
+            break; // a carry into the high word
+        // In the first two rounds half of the state is the same for all counters.
+        uint64_t p1 = (uint64_t)M1 * round;
+        uint32_t c0 = (uint32_t)(p1 >> 32) ^ (uint32_t)(block >> 32) ^ key[0], c1 = (uint32_t)p1;
+        uint64_t p0 = (uint64_t)M0 * c0;
+        uint32_t k0 = key[0] + W0, k1 = key[1] + W1;
+        __m512i c[GROUPS][4];
+        for (int g = 0; g < GROUPS; g++) {
+            __m512i counter = _mm512_add_epi64(_mm512_set1_epi64((int64_t)(uint32_t)block + 8 * g), order);
+            __m512i a = _mm512_mul_epu32(counter, m0);
+            __m512i b = _mm512_mul_epu32(_mm512_xor_si512(high_halves(a), _mm512_set1_epi64(key[1])), m1);
+            c[g][0] = _mm512_xor_si512(high_halves(b), _mm512_set1_epi64(c1 ^ k0));
+            c[g][1] = b;
+            c[g][2] = _mm512_xor_si512(a, _mm512_set1_epi64((uint32_t)(p0 >> 32) ^ k1));
+            c[g][3] = _mm512_set1_epi64((uint32_t)p0);
         }
-        store64(out + i, a, lo, width);
-        store64(out + i + 64, b, lo, width);
+#pragma GCC unroll 8
+        for (int r = 2; r < 10; r++) {
+            k0 += W0, k1 += W1;
+            __m512i w0 = _mm512_set1_epi64(k0), w1 = _mm512_set1_epi64(k1);
+#pragma GCC unroll 4
+            for (int g = 0; g < GROUPS; g++) {
+                __m512i a = _mm512_mul_epu32(c[g][0], m0), b = _mm512_mul_epu32(c[g][2], m1);
+                c[g][0] = _mm512_ternarylogic_epi64(high_halves(b), c[g][1], w0, 0x96);
+                c[g][1] = b;
+                c[g][2] = _mm512_ternarylogic_epi64(high_halves(a), c[g][3], w1, 0x96);
+                c[g][3] = a;
+            }
+        }
+        for (int g = 0; g < GROUPS; g++) {
+            __m512i c01 = _mm512_mask_shuffle_epi32(c[g][0], 0xAAAA, c[g][1], (_MM_PERM_ENUM)0xA0);
+            __m512i c23 = _mm512_mask_shuffle_epi32(c[g][2], 0xAAAA, c[g][3], (_MM_PERM_ENUM)0xA0);
+            store16(out + i + 32 * g, _mm512_unpacklo_epi64(c01, c23), lo, step);
+            store16(out + i + 32 * g + 16, _mm512_unpackhi_epi64(c01, c23), lo, step);
+        }
     }
     fill_portable(out + i, first + i, n - i, key, round, low, high);
 }
 #endif
 
 static fill_fn *fill = fill_portable;
-static const char *fill_name = "portable";
-
-static void choose_fill(void) {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && !getenv("BASELINE_PORTABLE"))
-        fill = fill_avx512, fill_name = "avx512";
-#endif
-}
 
 // ---- Checks: |got - want| <= atol + rtol * |want|, want in f64; a NaN is a mismatch ---------------------------
 
 #define RTOL 1.3e-6
 #define ATOL 1e-5
 
-static uint64_t check_sum(const float *x, const float *y, const float *z, uint64_t n) {
+typedef uint64_t check_fn(const float *x, const float *y, const float *z, uint64_t n);
+
+static uint64_t check_portable(const float *x, const float *y, const float *z, uint64_t n) {
     uint64_t bad = 0;
     for (uint64_t i = 0; i < n; i++) {
         double want = (double)x[i] + (double)y[i];
@@ -157,6 +143,31 @@ static uint64_t check_sum(const float *x, const float *y, const float *z, uint64
     }
     return bad;
 }
+
+#if defined(__x86_64__)
+AVX512_INLINE __mmask8 wrong8(const float *x, const float *y, const float *z) {
+    __m512d want = _mm512_add_pd(_mm512_cvtps_pd(_mm256_loadu_ps(x)), _mm512_cvtps_pd(_mm256_loadu_ps(y)));
+    __m512d off = _mm512_abs_pd(_mm512_sub_pd(_mm512_cvtps_pd(_mm256_loadu_ps(z)), want));
+    __m512d bound = _mm512_fmadd_pd(_mm512_abs_pd(want), _mm512_set1_pd(RTOL), _mm512_set1_pd(ATOL));
+    return _mm512_cmp_pd_mask(off, bound, _CMP_NLE_UQ);
+}
+
+// Counts only in the chunks where something is wrong.
+AVX512 static uint64_t check_avx512(const float *x, const float *y, const float *z, uint64_t n) {
+    uint64_t bad = 0, i = 0;
+    for (; i + 256 <= n; i += 256) {
+        unsigned any = 0;
+#pragma GCC unroll 4
+        for (uint64_t j = i; j < i + 256; j += 8)
+            any |= wrong8(x + j, y + j, z + j);
+        if (any)
+            bad += check_portable(x + i, y + i, z + i, 256);
+    }
+    return bad + check_portable(x + i, y + i, z + i, n - i);
+}
+#endif
+
+static check_fn *check_sum = check_portable;
 
 static uint64_t check_affine(const float *x, const float *y, uint64_t n, double scale, double shift) {
     uint64_t bad = 0;
@@ -172,6 +183,18 @@ static uint64_t check_values(const double *want, const float *got, uint64_t n, d
     for (uint64_t i = 0; i < n; i++)
         bad += !(fabs((double)got[i] - want[i]) <= atol + rtol * fabs(want[i]));
     return bad;
+}
+
+// ---- What the processor has -----------------------------------------------------------------------------------
+
+static const char *simd = "portable";
+
+static void choose(void) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && !getenv("BASELINE_PORTABLE"))
+        fill = fill_avx512, check_sum = check_avx512, simd = "avx512";
+#endif
 }
 
 // ---- Threads --------------------------------------------------------------------------------------------------
@@ -328,7 +351,7 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-// The known answers of Philox4x32-10 and both fills, against each other.
+// The known answers of Philox4x32-10, and both ways to fill and to check against each other.
 static void self_test(void) {
     uint32_t zero[4] = {0, 0, 0, 0};
     philox(zero, 0, 0);
@@ -341,6 +364,14 @@ static void self_test(void) {
         pi[0] != 0xd16cfe09u || pi[1] != 0x94fdccebu || pi[2] != 0x5001e420u || pi[3] != 0x24126ea1u ||
         memcmp(a, b, sizeof a)) {
         fprintf(stderr, "Philox is wrong\n");
+        exit(3);
+    }
+    float sum[1003];
+    add_kernel(a, b, sum, 1003);
+    uint64_t right = check_sum(a, b, sum, 1003);
+    sum[0] = NAN, sum[300] += 1e-3f, sum[1002] -= 1e-3f;
+    if (right != 0 || check_sum(a, b, sum, 1003) != 3) {
+        fprintf(stderr, "the check is wrong\n");
         exit(3);
     }
 }
@@ -364,7 +395,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: baseline tiny|stream|chain|matmul ROUNDS THREADS [N]\n");
         return 2;
     }
-    choose_fill();
+    choose();
     self_test();
     if (body != tiny) {
         uint64_t elements = body == matmul ? job.n * job.n : job.n;
@@ -401,9 +432,9 @@ int main(int argc, char **argv) {
     uint64_t bad = 0;
     for (int t = 0; t < job.threads; t++)
         bad += lanes[t].bad, checksum += lanes[t].checksum;
-    printf("{\"mode\":\"%s\",\"n\":%llu,\"threads\":%d,\"fill\":\"%s\",\"rounds\":%llu,\"seconds\":%.6f,"
+    printf("{\"mode\":\"%s\",\"n\":%llu,\"threads\":%d,\"simd\":\"%s\",\"rounds\":%llu,\"seconds\":%.6f,"
            "\"ns_per_round\":%.1f,\"checksum\":%.9g,\"mismatches\":%llu}\n",
-           mode, (unsigned long long)job.n, job.threads, fill_name, (unsigned long long)job.rounds, took,
+           mode, (unsigned long long)job.n, job.threads, simd, (unsigned long long)job.rounds, took,
            1e9 * took / (double)job.rounds, checksum, (unsigned long long)bad);
     return bad != 0;
 }
