@@ -360,9 +360,13 @@ static void self_test(void) {
     float a[1003], b[1003];
     fill_portable(a, 8, 1003, KEY_X, 5, -3.0f, 2.0f);
     fill(b, 8, 1003, KEY_X, 5, -3.0f, 2.0f);
+    // Compilers may fuse the last multiplication and addition in one of them.
+    float apart = 0;
+    for (int i = 0; i < 1003; i++)
+        apart = fmaxf(apart, fabsf(a[i] - b[i]));
     if (zero[0] != 0x6627e8d5u || zero[1] != 0xe169c58du || zero[2] != 0xbc57ac4cu || zero[3] != 0x9b00dbd8u ||
         pi[0] != 0xd16cfe09u || pi[1] != 0x94fdccebu || pi[2] != 0x5001e420u || pi[3] != 0x24126ea1u ||
-        memcmp(a, b, sizeof a)) {
+        apart > 5e-7f) {
         fprintf(stderr, "Philox is wrong\n");
         exit(3);
     }
