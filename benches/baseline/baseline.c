@@ -203,7 +203,7 @@ typedef struct {
     uint64_t rounds, n;
     int threads;
     float *x, *y, *z, *scratch[2];
-    double *want, *b_wide; // matmul: the expectation; b in f64
+    double *want, *a_wide, *b_wide; // matmul: the expectation, a and b in f64
     pthread_barrier_t barrier;
 } shared_t;
 
@@ -327,15 +327,18 @@ static void *matmul(void *arg) {
     uint64_t n = job->n, from, to;
     part(lane, n, 8, &from, &to); // rows
     fill(job->y + from * n, from * n, (to - from) * n, KEY_Y, DATA_ROUND, -1.0f, 1.0f);
-    for (uint64_t i = from * n; i < to * n; i++)
-        job->b_wide[i] = job->y[i];
+    meet(job);
+    if (lane->id == 0)
+        pack_panels(job->y, job->b_wide, n, n);
     meet(job);
     for (uint64_t round = 0; round < job->rounds; round++) {
         fill(job->x + from * n, from * n, (to - from) * n, KEY_X, (uint32_t)round, -1.0f, 1.0f);
         meet(job);
         kernel(job->x + from * n, job->y, job->z + from * n, to - from, n, n);
         meet(job);
-        expected_matmul(job->x + from * n, job->b_wide, job->want + from * n, to - from, n, n);
+        for (uint64_t i = from * n; i < to * n; i++)
+            job->a_wide[i] = job->x[i];
+        expected_matmul(job->a_wide + from * n, job->b_wide, job->want + from * n, to - from, n, n);
         lane->bad += check_values(job->want + from * n, job->z + from * n, (to - from) * n, 1e-4, 1e-4);
         lane->checksum += job->z[from * n + round % n];
         meet(job);
@@ -413,6 +416,7 @@ int main(int argc, char **argv) {
         }
         if (body == matmul) {
             job.want = aligned(elements * sizeof(double));
+            job.a_wide = aligned(elements * sizeof(double));
             job.b_wide = aligned(elements * sizeof(double));
         }
     }

@@ -12,51 +12,62 @@ void affine_kernel(const float *x, float *y, float scale, float shift, uint64_t 
         y[i] = scale * x[i] + shift;
 }
 
-// Four rows by LANES columns stay in registers while k runs.
-#define ROWS 4
+// c (rows x cols of a matrix with n columns) = a (rows x k) b (k rows of cols, ldb apart).
+// ROWS rows by VECTORS vectors of c stay in registers while k runs.
+enum { ROWS = 4, VECTORS = 4 };
 
-#define MATMUL(TYPE, LANES)                                                                                  \
-    typedef TYPE vec_##TYPE __attribute__((vector_size(64), aligned(sizeof(TYPE)), may_alias));              \
-    enum { LANES_##TYPE = 64 / sizeof(TYPE), WIDE_##TYPE = LANES * 64 / sizeof(TYPE) };                      \
-    static void tile_##TYPE(const float *a, const TYPE *b, TYPE *c, uint64_t n, uint64_t k) {                \
-        vec_##TYPE acc[ROWS][LANES];                                                                         \
-        memset(acc, 0, sizeof acc);                                                                          \
-        for (uint64_t p = 0; p < k; p++) {                                                                   \
-            vec_##TYPE row[LANES];                                                                           \
-            for (int v = 0; v < LANES; v++)                                                                  \
-                row[v] = *(const vec_##TYPE *)(b + p * n + v * LANES_##TYPE);                                \
-            for (int i = 0; i < ROWS; i++)                                                                   \
-                for (int v = 0; v < LANES; v++)                                                              \
-                    acc[i][v] += (TYPE)a[i * k + p] * row[v];                                                \
-        }                                                                                                    \
-        for (int i = 0; i < ROWS; i++)                                                                       \
-            for (int v = 0; v < LANES; v++)                                                                  \
-                *(vec_##TYPE *)(c + i * n + v * LANES_##TYPE) = acc[i][v];                                   \
-    }                                                                                                        \
-    static void edge_##TYPE(const float *a, const TYPE *b, TYPE *c, uint64_t n, uint64_t k, uint64_t cols) { \
-        for (uint64_t j = 0; j < cols; j++) {                                                                \
-            TYPE s = 0;                                                                                      \
-            for (uint64_t p = 0; p < k; p++)                                                                 \
-                s += (TYPE)a[p] * b[p * n + j];                                                              \
-            c[j] = s;                                                                                        \
-        }                                                                                                    \
-    }                                                                                                        \
-    static void all_##TYPE(const float *a, const TYPE *b, TYPE *c, uint64_t m, uint64_t n, uint64_t k) {     \
-        uint64_t wide = n / WIDE_##TYPE * WIDE_##TYPE, tall = m / ROWS * ROWS;                               \
-        for (uint64_t j = 0; j < wide; j += WIDE_##TYPE)                                                     \
-            for (uint64_t i = 0; i < tall; i += ROWS)                                                        \
-                tile_##TYPE(a + i * k, b + j, c + i * n + j, n, k);                                          \
-        for (uint64_t i = 0; i < m; i++) {                                                                   \
-            uint64_t from = i < tall ? wide : 0;                                                             \
-            edge_##TYPE(a + i * k, b + from, c + i * n + from, n, k, n - from);                              \
-        }                                                                                                    \
+#define PRODUCT(TYPE)                                                                                             \
+    typedef TYPE vec_##TYPE __attribute__((vector_size(64), aligned(sizeof(TYPE)), may_alias));                   \
+    enum { LANES_##TYPE = 64 / sizeof(TYPE), WIDE_##TYPE = VECTORS * 64 / sizeof(TYPE) };                         \
+    static void tile_##TYPE(const TYPE *a, const TYPE *b, uint64_t ldb, TYPE *c, uint64_t n, uint64_t k) {        \
+        vec_##TYPE acc[ROWS][VECTORS];                                                                            \
+        memset(acc, 0, sizeof acc);                                                                               \
+        for (uint64_t p = 0; p < k; p++) {                                                                        \
+            vec_##TYPE row[VECTORS];                                                                              \
+            for (int v = 0; v < VECTORS; v++)                                                                     \
+                row[v] = *(const vec_##TYPE *)(b + p * ldb + v * LANES_##TYPE);                                   \
+            for (int i = 0; i < ROWS; i++)                                                                        \
+                for (int v = 0; v < VECTORS; v++)                                                                 \
+                    acc[i][v] += a[i * k + p] * row[v];                                                           \
+        }                                                                                                         \
+        for (int i = 0; i < ROWS; i++)                                                                            \
+            for (int v = 0; v < VECTORS; v++)                                                                     \
+                *(vec_##TYPE *)(c + i * n + v * LANES_##TYPE) = acc[i][v];                                        \
+    }                                                                                                             \
+    static void panel_##TYPE(const TYPE *a, const TYPE *b, uint64_t ldb, TYPE *c, uint64_t m, uint64_t n,         \
+                             uint64_t k, uint64_t cols) {                                                         \
+        uint64_t tall = cols == WIDE_##TYPE ? m / ROWS * ROWS : 0;                                                \
+        for (uint64_t i = 0; i < tall; i += ROWS)                                                                 \
+            tile_##TYPE(a + i * k, b, ldb, c + i * n, n, k);                                                      \
+        for (uint64_t i = tall; i < m; i++)                                                                       \
+            for (uint64_t j = 0; j < cols; j++) {                                                                 \
+                TYPE s = 0;                                                                                       \
+                for (uint64_t p = 0; p < k; p++)                                                                  \
+                    s += a[i * k + p] * b[p * ldb + j];                                                           \
+                c[i * n + j] = s;                                                                                 \
+            }                                                                                                     \
     }
 
-MATMUL(float, 4)
-MATMUL(double, 4)
+PRODUCT(float)
+PRODUCT(double)
 
-void matmul_kernel(const float *a, const float *b, float *c, uint64_t m, uint64_t n, uint64_t k) { all_float(a, b, c, m, n, k); }
+static uint64_t width(uint64_t n, uint64_t j, uint64_t wide) { return n - j < wide ? n - j : wide; }
 
-void expected_matmul(const float *a, const double *b, double *c, uint64_t m, uint64_t n, uint64_t k) {
-    all_double(a, b, c, m, n, k);
+void matmul_kernel(const float *a, const float *b, float *c, uint64_t m, uint64_t n, uint64_t k) {
+    for (uint64_t j = 0; j < n; j += WIDE_float)
+        panel_float(a, b + j, n, c + j, m, n, k, width(n, j, WIDE_float));
+}
+
+void pack_panels(const float *b, double *panels, uint64_t n, uint64_t k) {
+    for (uint64_t j = 0; j < n; j += WIDE_double)
+        for (uint64_t p = 0, cols = width(n, j, WIDE_double); p < k; p++)
+            for (uint64_t i = 0; i < cols; i++)
+                panels[j * k + p * cols + i] = b[p * n + j + i];
+}
+
+void expected_matmul(const double *a, const double *panels, double *c, uint64_t m, uint64_t n, uint64_t k) {
+    for (uint64_t j = 0; j < n; j += WIDE_double) {
+        uint64_t cols = width(n, j, WIDE_double);
+        panel_double(a, panels + j * k, cols, c + j, m, n, k, cols);
+    }
 }

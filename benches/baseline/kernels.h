@@ -10,5 +10,7 @@ add_fn add_kernel;
 affine_fn affine_kernel;
 matmul_fn matmul_kernel;
 
-// The product in f64 of f32 rows with f64 columns: what the expectation of a matmul costs.
-void expected_matmul(const float *a, const double *b, double *c, uint64_t m, uint64_t n, uint64_t k);
+// The expectation of a matmul: the product in f64. b is packed once into panels of columns, since rows that are
+// 4 KiB apart would all want the same few lines of the cache.
+void pack_panels(const float *b, double *panels, uint64_t n, uint64_t k);
+void expected_matmul(const double *a, const double *panels, double *c, uint64_t m, uint64_t n, uint64_t k);
