@@ -17,9 +17,11 @@ pub(crate) mod conformance;
 mod contract;
 pub mod cpu;
 pub mod null;
+mod text;
 pub mod trace;
 
 pub use null::NullDevice;
+pub use text::text_of;
 pub use trace::{Counts, Trace, TraceOptions};
 
 /// A device memory.

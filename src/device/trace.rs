@@ -1,6 +1,5 @@
 //! Turns the calls of any device into counts, into lines of text, and into errors where they break the contract.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::contract::Contract;
-use super::{Arg, Caps, Cmd, Device, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result, Slice, Word};
+use super::text::{text_of, text_of_points};
+use super::{Caps, Cmd, Device, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
 
 /// What a device was asked to do and did. Launches, copies and fills are counted each time their list runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -348,54 +348,5 @@ impl Device for Trace {
         }
         self.line(|| "reset".to_string());
         result
-    }
-}
-
-fn text_of_points(after: &[Point]) -> String {
-    after.iter().enumerate().fold(String::new(), |mut text, (i, point)| {
-        let _ = write!(text, "{}p{}", if i == 0 { " after " } else { " " }, point.0);
-        text
-    })
-}
-
-/// A list as text, one line per node: `2: launch k0 [4, 1, 1] (in m0[0..64], v1) after 0 1`.
-pub fn text_of(nodes: &[Node]) -> String {
-    let mut text = String::new();
-    for (index, node) in nodes.iter().enumerate() {
-        let command = match &node.cmd {
-            Cmd::Copy { src, dst } => format!("copy {} -> {}", slice(src), slice(dst)),
-            Cmd::Fill { dst, pattern } => format!("fill {} with {}", slice(dst), word(pattern, true)),
-            Cmd::Launch { kernel, grid, args } => {
-                let args: Vec<String> = args
-                    .iter()
-                    .map(|arg| match arg {
-                        Arg::In(s) => format!("in {}", slice(s)),
-                        Arg::Out(s) => format!("out {}", slice(s)),
-                        Arg::Inout(s) => format!("inout {}", slice(s)),
-                        Arg::Scalar(w) => word(w, true),
-                    })
-                    .collect();
-                let grid: Vec<String> = grid.iter().map(|w| word(w, false)).collect();
-                format!("launch k{} [{}] ({})", kernel.0, grid.join(", "), args.join(", "))
-            }
-        };
-        let after = node.after.iter().fold(String::new(), |mut text, after| {
-            let _ = write!(text, "{}{after}", if text.is_empty() { " after " } else { " " });
-            text
-        });
-        let _ = writeln!(text, "  {index}: {command}{after}");
-    }
-    text
-}
-
-fn slice(slice: &Slice) -> String {
-    format!("m{}[{}..{}]", slice.mem.0, slice.offset, slice.offset.saturating_add(slice.len))
-}
-
-fn word(word: &Word, bits: bool) -> String {
-    match word {
-        Word::Const(value) if bits => format!("{value:#x}"),
-        Word::Const(value) => value.to_string(),
-        Word::Var(var) => format!("v{var}"),
     }
 }

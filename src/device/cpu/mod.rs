@@ -8,8 +8,9 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Caps, Code, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result, Slice};
+use super::{Caps, Code, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
 
+mod bytes;
 mod cache;
 mod compile;
 mod kernel;
@@ -18,6 +19,7 @@ mod pool;
 mod program;
 mod queue;
 mod shim;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -26,8 +28,9 @@ use compile::Compiler;
 use kernel::Loaded;
 use memory::{Budget, Region};
 use pool::Pool;
-use program::{Context, Program, Tables};
+use program::{Context, Program};
 use queue::Background;
+use tables::{Memory, Resolver};
 
 /// A kernel compiled into this program: called once per block.
 ///
@@ -92,21 +95,6 @@ struct Home {
     processor: String,
     budget: Arc<Budget>,
     discrete: bool,
-}
-
-struct Memory {
-    place: Place,
-    region: Arc<Region>,
-    lent: bool,
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if self.lent {
-            // Whoever still holds the host bytes may use them: they stay.
-            std::mem::forget(Arc::clone(&self.region));
-        }
-    }
 }
 
 struct Recorded {
@@ -174,7 +162,7 @@ impl CpuDevice {
     }
 
     fn resolver(&self) -> Resolver<'_> {
-        Resolver { memories: &self.memories, kernels: &self.kernels, inherited: self.inherited.1, home: &self.home }
+        Resolver { memories: &self.memories, kernels: &self.kernels, inherited: self.inherited.1, budget: &self.home.budget }
     }
 
     /// The queue and number of a point of this instance.
@@ -221,43 +209,6 @@ impl CpuDevice {
         });
         let number = background.push(call, program, vars, lines);
         Ok(Point(u64::from(queue.0) << QUEUE_BIT | number))
-    }
-}
-
-struct Resolver<'a> {
-    memories: &'a [Memory],
-    kernels: &'a [Arc<Loaded>],
-    inherited: usize,
-    home: &'a Home,
-}
-
-impl Tables for Resolver<'_> {
-    fn address(&self, slice: Slice, writes: bool) -> std::result::Result<*mut u8, String> {
-        let index = slice.mem.0 as usize;
-        let memory = self.memories.get(index).ok_or_else(|| format!("there is no memory {index}"))?;
-        let len = memory.region.len() as u64;
-        if slice.offset.checked_add(slice.len).is_none_or(|end| end > len) {
-            return Err(format!("{} bytes from byte {} lie outside memory {index} of {len} bytes", slice.len, slice.offset));
-        }
-        if writes && memory.place == Place::ReadOnly {
-            return Err(format!("memory {index} is read-only"));
-        }
-        if writes && index < self.inherited {
-            return Err(format!("memory {index} belongs to the instance that this one was forked from"));
-        }
-        Ok(memory.region.ptr().as_ptr().wrapping_add(slice.offset as usize))
-    }
-
-    fn kernel(&self, kernel: Kernel) -> std::result::Result<Arc<Loaded>, String> {
-        self.kernels.get(kernel.0 as usize).cloned().ok_or_else(|| format!("there is no kernel {}", kernel.0))
-    }
-
-    fn scratch(&self, bytes: u64) -> Result<Region> {
-        Region::new(bytes, &self.home.budget).map_err(|short| DeviceError::OutOfMemory {
-            place: Place::Device,
-            bytes,
-            available: short.available,
-        })
     }
 }
 

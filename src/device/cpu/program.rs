@@ -4,16 +4,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::bytes::{copy, fill};
 use super::kernel::{Code, Loaded};
 use super::memory::Region;
 use super::pool::Pool;
 use super::shim::Range;
 use crate::device::{Arg, Cmd, DeviceError, Node, Result, Slice, Word};
 use crate::tensor::{Access, ParamKind};
-
-/// Copies and fills above this size are dealt to the pool, in pieces of [`PIECE`]. *Units*: bytes.
-const LARGE: usize = 1 << 20;
-const PIECE: usize = 256 << 10;
 
 /// A launch that takes less than this on one thread is not worth waking others for. *Units*: nanoseconds.
 const WORTH_DEALING: f64 = 3_000.0;
@@ -405,55 +402,4 @@ impl Shared {
 
 fn nanoseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// An address that threads may share: each works on a part of its own.
-#[derive(Clone, Copy)]
-struct Address(*mut u8);
-
-// SAFETY: an address alone does nothing; its users keep their parts apart.
-unsafe impl Sync for Address {}
-
-impl Address {
-    fn at(self, offset: usize) -> *mut u8 {
-        self.0.wrapping_add(offset)
-    }
-}
-
-/// # Safety
-/// `src` can be read and `dst` written for `len` bytes; they do not overlap and nobody else uses them.
-unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, pool: &Pool) {
-    if len <= LARGE {
-        // SAFETY: promised by the caller.
-        return unsafe { std::ptr::copy_nonoverlapping(src, dst, len) };
-    }
-    let (src, dst) = (Address(src.cast_mut()), Address(dst));
-    pool.run(len.div_ceil(PIECE) as u64, 1, &|_, begin, end| {
-        let (from, to) = (begin as usize * PIECE, len.min(end as usize * PIECE));
-        // SAFETY: the pieces partition what the caller promised.
-        unsafe { std::ptr::copy_nonoverlapping(src.at(from), dst.at(from), to - from) };
-    });
-}
-
-/// # Safety
-/// `dst` is a multiple of 4 and can be written for `len` bytes, and nobody else uses them.
-unsafe fn fill(dst: *mut u8, len: usize, word: u32, pool: &Pool) {
-    let dst = Address(dst);
-    let part = |from: usize, to: usize| {
-        let bytes = word.to_le_bytes();
-        if bytes == [bytes[0]; 4] {
-            // SAFETY: a part of what the caller promised.
-            return unsafe { dst.at(from).write_bytes(bytes[0], to - from) };
-        }
-        let whole = (to - from) / 4;
-        // SAFETY: as above; `from` is a multiple of 4 as all pieces are, and any bytes are words.
-        unsafe { std::slice::from_raw_parts_mut(dst.at(from).cast::<u32>(), whole) }.fill(u32::from_ne_bytes(bytes));
-        let rest = (to - from) % 4;
-        // SAFETY: the last, cut-off word of the part.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst.at(from + 4 * whole), rest) };
-    };
-    if len <= LARGE {
-        return part(0, len);
-    }
-    pool.run(len.div_ceil(PIECE) as u64, 1, &|_, begin, end| part(begin as usize * PIECE, len.min(end as usize * PIECE)));
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::*;
 
 mod conformance;
-use crate::device::{Arg, Cmd, Word};
+use crate::device::{Arg, Cmd, Slice, Word};
 use crate::tensor::{Dtype, Param, ParamKind};
 
 /// A folder with sources and a cache of its own.
@@ -339,6 +339,40 @@ fn the_running_node_is_told() {
     assert_eq!(AT.load(std::sync::atomic::Ordering::Relaxed), 2);
 }
 
+/// Runs itself once more as a process, which must die of the fault.
+#[test]
+fn a_kernel_that_writes_read_only_memory_faults() {
+    const CHILD: &str = "RUNJOB_TEST_FAULT";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "device::cpu::tests::a_kernel_that_writes_read_only_memory_faults";
+        let child = std::process::Command::new(std::env::current_exe().unwrap()).args(["--exact", name]).env(CHILD, "1").output().unwrap();
+        // Neither passed nor failed: a signal ended it.
+        assert_eq!(child.status.code(), None, "{}", String::from_utf8_lossy(&child.stdout));
+        return;
+    }
+    let mut device = Bench::new().open();
+    let write: Builtin = |args, _| {
+        // SAFETY: the tensor has a byte; that it may not be written is the point.
+        unsafe { (*args).write_volatile(1) }
+    };
+    let kernel = load(&mut device, &source("k", &["in u8 x"], Code::Builtin(write))).unwrap();
+    let mem = device.alloc(Place::ReadOnly, 8).unwrap();
+    let mapped = device.map(mem).unwrap();
+    device.unmap(mapped).unwrap();
+    once(&mut device, launch(kernel, [1; 3], vec![Arg::In(all(mem, 8))]));
+}
+
+#[test]
+fn a_strict_users_flags_find_nothing_in_what_is_generated() {
+    let bench = Bench::new();
+    for text in [SAXPY.to_string(), format!("#include <runjob.h>\n{SAXPY}")] {
+        let mut kernel = bench.kernel("saxpy", &SAXPY_PARAMS, &text);
+        kernel.flags = ["-Wall", "-Wextra", "-Werror", "-Wmissing-prototypes", "-Wshadow"].map(String::from).to_vec();
+        kernel.flags.push("-Wno-error=missing-prototypes".into());
+        load(&mut bench.open(), &kernel).unwrap();
+    }
+}
+
 /// What launches cost beside the kernel; printed with `--nocapture`, judged by nobody.
 #[test]
 #[ignore = "a measurement"]
@@ -364,6 +398,10 @@ fn cost_of_launches() {
         }
         println!("{what}: {:.1} ns", start.elapsed().as_nanos() as f64 / rounds as f64);
     }
+    let start = std::time::Instant::now();
+    let kernel = bench.kernel("k2", &["u32 n"], text);
+    load(&mut bench.open(), &kernel).unwrap();
+    println!("open and load, found in the cache: {:?}", start.elapsed());
     let pool = Pool::new(2);
     let rounds = 100_000;
     let start = std::time::Instant::now();
