@@ -9,7 +9,6 @@ mod steps;
 mod tensors;
 mod unroll;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,0 +1,262 @@
+//! What the host knows without asking the device: contents as generated, carried starts by expectation, scratch of programs.
+
+use rayon::prelude::*;
+
+use super::CHUNK;
+use crate::data::{self, EVERY_ROUND, Key, Source};
+use crate::expr::{Registers, Scratch};
+use crate::job::{Contents, Job, Want};
+use crate::plan::{Class, Host, Plan};
+use crate::spec::Order;
+
+/// The host's side of a job: allocated once.
+pub(super) struct HostSide {
+    /// By tensor and set: the key of its random contents.
+    keys: Vec<Vec<Key>>,
+    /// By tensor and set: fixed contents that expectations read.
+    copies: Vec<Vec<Vec<u8>>>,
+    /// By tensor: contents of the round that is checked, where nothing else holds them.
+    drawn: Vec<Vec<u8>>,
+    /// By tensor: what a carried tensor holds at the start of the round that is checked, by expectation.
+    pub carried: Vec<Vec<u8>>,
+    /// By tensor: the expectation of the round that is checked, which becomes `carried`.
+    pub next: Vec<Vec<u8>>,
+    /// By check and want.
+    pub scratch: Vec<Vec<Option<Scratch>>>,
+    /// By check, want and thread.
+    pub registers: Vec<Vec<Vec<std::sync::Mutex<Registers>>>>,
+    /// Whether work is dealt to the pool.
+    pub parallel: bool,
+    /// Carried tensors between fresh rounds.
+    pub kept: Vec<(usize, Vec<u8>)>,
+    order: SetOrder,
+}
+
+/// How rounds go through the sets.
+struct SetOrder {
+    sets: u32,
+    shuffle: bool,
+    seed: u64,
+    epoch: Option<u32>,
+    permutation: Vec<u32>,
+}
+
+impl HostSide {
+    pub fn new(job: &Job, plan: &Plan) -> HostSide {
+        let seed = job.rounds.seed;
+        let keys = job
+            .tensors
+            .iter()
+            .map(|t| match &t.contents {
+                // Sets have contents of their own, so each has a key of its own.
+                Contents::Sets(_) => job.sets.iter().map(|set| Key::new(seed, &format!("{}/{set}", t.name))).collect(),
+                _ => vec![Key::new(seed, &t.name)],
+            })
+            .collect();
+        let parallel = plan.schedule.host == Host::Pool;
+        let threads = if parallel { rayon::current_num_threads() } else { 1 };
+        let mut expected = vec![false; job.tensors.len()];
+        let mut scratch = Vec::new();
+        let mut registers = Vec::new();
+        for check in &job.checks {
+            let programs = || {
+                check.wants.iter().map(|want| match want {
+                    Want::Expr(program) => Some(program),
+                    _ => None,
+                })
+            };
+            for &id in programs().flatten().flat_map(|p| p.tensors()) {
+                expected[id] = true;
+            }
+            scratch.push(programs().map(|p| p.map(|p| p.scratch())).collect());
+            let of = |p: Option<&std::sync::Arc<crate::expr::Program>>| match p {
+                Some(p) => (0..threads).map(|_| std::sync::Mutex::new(p.registers())).collect(),
+                None => Vec::new(),
+            };
+            registers.push(programs().map(of).collect());
+        }
+        let order = SetOrder {
+            sets: job.sets.len() as u32,
+            shuffle: job.rounds.order == Order::Shuffle,
+            seed,
+            epoch: None,
+            permutation: vec![0; job.sets.len()],
+        };
+        let mut host = HostSide {
+            keys,
+            copies: vec![Vec::new(); job.tensors.len()],
+            drawn: vec![Vec::new(); job.tensors.len()],
+            carried: vec![Vec::new(); job.tensors.len()],
+            next: vec![Vec::new(); job.tensors.len()],
+            scratch,
+            registers,
+            parallel,
+            kept: Vec::new(),
+            order,
+        };
+        for (id, tensor) in job.tensors.iter().enumerate().filter(|&(id, _)| expected[id]) {
+            let bytes = tensor.bytes() as usize;
+            let sets = match &tensor.contents {
+                Contents::Sets(sources) => sources.len(),
+                Contents::Fixed(_) if !tensor.carry => 1,
+                Contents::Drawn(_) if plan.tensors[id].class != Class::Streamed => {
+                    host.drawn[id] = vec![0; bytes];
+                    0
+                }
+                _ => 0,
+            };
+            for set in 0..sets {
+                let mut copy = vec![0; bytes];
+                host.generate(job, id, set as u32, &mut copy);
+                host.copies[id].push(copy);
+            }
+            if tensor.carry {
+                host.carried[id] = vec![0; bytes];
+                host.next[id] = vec![0; bytes];
+            }
+        }
+        host.restart(job);
+        host
+    }
+
+    /// Puts carried starts back: what the next check sees is round 0.
+    pub fn restart(&mut self, job: &Job) {
+        for id in 0..job.tensors.len() {
+            if !self.carried[id].is_empty() {
+                let mut bytes = std::mem::take(&mut self.carried[id]);
+                self.generate(job, id, 0, &mut bytes);
+                self.carried[id] = bytes;
+            }
+        }
+    }
+
+    /// The set of a round.
+    pub fn set(&mut self, round: u64) -> u32 {
+        self.order.set(round)
+    }
+
+    /// The key of a tensor's random contents in a set.
+    fn key(&self, tensor: usize, set: u32) -> Key {
+        let keys = &self.keys[tensor];
+        keys[(set as usize).min(keys.len() - 1)]
+    }
+
+    /// Writes a tensor's fixed contents.
+    pub fn generate(&self, job: &Job, tensor: usize, set: u32, out: &mut [u8]) {
+        // Fixed contents do not depend on the round and were validated when the job was resolved.
+        if let Ok(Some(source)) = job.tensors[tensor].contents.source(0, set as usize) {
+            self.write(&source, job, tensor, set, out);
+        }
+    }
+
+    /// Writes a tensor's contents of a round, and the hash of each chunk while it is in cache (`hashes` may be empty).
+    ///
+    /// *Errors*: a number of the source that this round cannot have.
+    pub fn draw(&self, job: &Job, tensor: usize, set: u32, round: u64, out: &mut [u8], hashes: &mut [u64]) -> Result<(), String> {
+        let contents = &job.tensors[tensor].contents;
+        let Some(source) = contents.source(round, set as usize)? else { return Ok(()) };
+        if let Contents::Drawn(draw) = contents
+            && draw.varies()
+        {
+            data::validate(&source, job.tensors[tensor].dtype, job.tensors[tensor].shape.elements())?;
+        }
+        let time = if contents.is_drawn() { round as u32 } else { EVERY_ROUND };
+        let copied = self.copies[tensor].get(set as usize);
+        let dtype = job.tensors[tensor].dtype;
+        let key = self.key(tensor, set);
+        let chunk = CHUNK as usize * dtype.size();
+        let one = |index: usize, part: &mut [u8], hash: Option<&mut u64>| {
+            match copied {
+                Some(copy) => part.copy_from_slice(&copy[index * chunk..index * chunk + part.len()]),
+                None => data::fill(&source, dtype, key, time, index as u64 * CHUNK, part),
+            }
+            if let Some(hash) = hash {
+                *hash = hash_of(part);
+            }
+        };
+        if self.parallel && out.len() > chunk {
+            if hashes.is_empty() {
+                out.par_chunks_mut(chunk).enumerate().for_each(|(i, part)| one(i, part, None));
+            } else {
+                out.par_chunks_mut(chunk).zip(hashes.par_iter_mut()).enumerate().for_each(|(i, (part, hash))| one(i, part, Some(hash)));
+            }
+        } else {
+            let mut hashes = hashes.iter_mut();
+            for (i, part) in out.chunks_mut(chunk).enumerate() {
+                one(i, part, hashes.next());
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, source: &Source, job: &Job, tensor: usize, set: u32, out: &mut [u8]) {
+        let dtype = job.tensors[tensor].dtype;
+        let key = self.key(tensor, set);
+        let chunk = CHUNK as usize * dtype.size();
+        if self.parallel && out.len() > chunk {
+            out.par_chunks_mut(chunk).enumerate().for_each(|(i, part)| data::fill(source, dtype, key, EVERY_ROUND, i as u64 * CHUNK, part));
+        } else {
+            data::fill(source, dtype, key, EVERY_ROUND, 0, out);
+        }
+    }
+
+    /// The bits of the one element of a tensor in a round.
+    pub fn element(&self, job: &Job, tensor: usize, set: u32, round: u64) -> Result<u64, String> {
+        let mut bytes = [0u8; 8];
+        let size = job.tensors[tensor].dtype.size();
+        self.draw(job, tensor, set, round, &mut bytes[..size], &mut [])?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Draws the contents that only expectations read, for the round that is checked.
+    pub fn draw_for_check(&mut self, job: &Job, set: u32, round: u64) -> Result<(), String> {
+        for id in 0..self.drawn.len() {
+            if !self.drawn[id].is_empty() {
+                let mut bytes = std::mem::take(&mut self.drawn[id]);
+                let result = self.draw(job, id, set, round, &mut bytes, &mut []);
+                self.drawn[id] = bytes;
+                result?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the host holds of a tensor for an expectation; `None` where the slot has it.
+    pub fn held(&self, tensor: usize, set: u32) -> Option<&[u8]> {
+        let copies = &self.copies[tensor];
+        if !copies.is_empty() {
+            return copies.get((set as usize).min(copies.len() - 1)).map(Vec::as_slice);
+        }
+        let alone = [&self.carried[tensor], &self.drawn[tensor]];
+        alone.into_iter().find(|bytes| !bytes.is_empty()).map(Vec::as_slice)
+    }
+
+    /// The expectations of this round are the starts of the next.
+    pub fn advance(&mut self) {
+        for (carried, next) in self.carried.iter_mut().zip(&mut self.next) {
+            std::mem::swap(carried, next);
+        }
+    }
+}
+
+impl SetOrder {
+    fn set(&mut self, round: u64) -> u32 {
+        if self.sets == 0 {
+            return 0;
+        }
+        let (epoch, at) = ((round / u64::from(self.sets)) as u32, (round % u64::from(self.sets)) as usize);
+        if !self.shuffle {
+            return at as u32;
+        }
+        if self.epoch != Some(epoch) {
+            data::permutation(self.seed, epoch, self.sets, &mut self.permutation);
+            self.epoch = Some(epoch);
+        }
+        self.permutation[at]
+    }
+}
+
+/// The hash by which bytes are known to be those that were generated.
+pub(super) fn hash_of(bytes: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(bytes)
+}

@@ -1,0 +1,334 @@
+//! A plan on a device -> events: allocate once, run all rounds while the host fills and checks, free once.
+//!
+//! One loop serves every job and device. With one slot and inline host work it is the loop that one writes by
+//! hand: fill, launch, check, in one thread and in cache; with three slots and a pool it is a pipeline.
+
+mod collect;
+mod explain;
+mod host;
+mod progress;
+mod session;
+mod slot;
+
+use std::time::Instant;
+
+use crate::device::{DeviceError, Trace};
+use crate::job::{Check, Job};
+use crate::plan::{Host, Plan};
+use crate::verdict::{CheckReport, Event, Failure, Kind, Report, Times, Verdict};
+
+pub use progress::{Phase, Progress};
+
+use host::HostSide;
+use session::Session;
+use slot::Ring;
+
+/// Failing rounds that are explained; later ones are counted.
+const MOST_EXPLAINED: u64 = 5;
+
+/// One round in so many has its phases timed, where a round is too short to time every one.
+const SAMPLE: u64 = 64;
+
+/// Elements that one thread fills or checks at a time. Results do not depend on how chunks are dealt.
+pub(crate) const CHUNK: u64 = 64 << 10;
+
+/// A number of rounds and what came of them; grows while the job runs.
+pub(crate) struct Tally {
+    pub run: u64,
+    pub checked: u64,
+    pub failed_rounds: u64,
+    pub explained: u64,
+    pub checks: Vec<CheckReport>,
+    pub failures: Vec<Failure>,
+    pub times: Times,
+}
+
+/// Runs a job as planned.
+///
+/// `threads` is the size of the pool for host work. Device failures end the job with verdict `error`; the rounds
+/// before it keep theirs. The events are the only result.
+pub fn run(job: &Job, plan: &Plan, device: &mut Trace, threads: usize, progress: &Progress, events: &mut (dyn FnMut(Event) + Send)) {
+    let started = Instant::now();
+    match plan.schedule.host {
+        Host::Inline => Executor::new(job, plan, device, progress, events, started).run(),
+        Host::Pool => {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).thread_name(|i| format!("host {i}")).build();
+            match pool {
+                // The loop itself is one of the pool's threads: work is handed over without allocation.
+                Ok(pool) => pool.install(|| Executor::new(job, plan, device, progress, events, started).run()),
+                Err(_) => Executor::new(job, plan, device, progress, events, started).run(),
+            }
+        }
+    }
+}
+
+struct Executor<'a> {
+    job: &'a Job,
+    plan: &'a Plan,
+    device: &'a mut Trace,
+    progress: &'a Progress,
+    events: &'a mut (dyn FnMut(Event) + Send),
+    started: Instant,
+    tally: Tally,
+}
+
+/// Why the rounds ended early.
+enum Stop {
+    Device(DeviceError),
+    Interrupted,
+}
+
+impl From<DeviceError> for Stop {
+    fn from(error: DeviceError) -> Stop {
+        Stop::Device(error)
+    }
+}
+
+impl<'a> Executor<'a> {
+    fn new(
+        job: &'a Job,
+        plan: &'a Plan,
+        device: &'a mut Trace,
+        progress: &'a Progress,
+        events: &'a mut (dyn FnMut(Event) + Send),
+        started: Instant,
+    ) -> Executor<'a> {
+        let check = |c: &Check| CheckReport {
+            text: c.text.clone(),
+            tolerance: c.tolerance.to_string(),
+            default_tolerance: c.default_tolerance,
+            ..CheckReport::default()
+        };
+        let tally = Tally {
+            run: 0,
+            checked: 0,
+            failed_rounds: 0,
+            explained: 0,
+            checks: job.checks.iter().map(check).collect(),
+            failures: Vec::new(),
+            times: Times::default(),
+        };
+        Executor { job, plan, device, progress, events, started, tally }
+    }
+
+    fn run(mut self) {
+        use crate::device::Device;
+        let (caps, name) = (self.device.caps().clone(), self.job.name.clone());
+        (self.events)(Event::Planned { job: name, device: caps.name.clone(), driver: caps.driver.clone(), rounds: self.job.rounds.count });
+        let mut setup_counts = self.device.counts();
+        let outcome = self.all_rounds(&mut setup_counts);
+        // Waits for what is in flight, then frees everything: allocations equal frees whatever happened.
+        let freed = self.device.reset();
+        let (mut verdict, mut reason) = match &outcome {
+            Ok(()) => (self.verdict(), None),
+            Err(Stop::Interrupted) => (Verdict::Interrupted, Some(format!("stopped after {} of {} rounds", self.tally.run, self.job.rounds.count))),
+            Err(Stop::Device(error)) => (Verdict::Error, Some(error.to_string())),
+        };
+        if let (Ok(()), Err(error)) = (&outcome, freed) {
+            (verdict, reason) = (Verdict::Error, Some(format!("after the last round: {error}")));
+        }
+        if verdict == Verdict::Unchecked {
+            reason = Some("the spec has no [[checks]]: nothing was compared".into());
+        }
+        if let Some(why) = &self.job.xfail {
+            (verdict, reason) = match verdict {
+                Verdict::Fail => (Verdict::Xfail, Some(why.clone())),
+                Verdict::Pass => (Verdict::Xpass, Some(format!("it passed, though `xfail` says: {why}"))),
+                other => (other, reason),
+            };
+        }
+        self.progress.enter(Phase::Done, self.tally.run);
+        let report = Report {
+            job: self.job.name.clone(),
+            summary: self.job.summary.clone(),
+            verdict,
+            reason,
+            device: caps.name,
+            driver: caps.driver,
+            backend: caps.backend.to_string(),
+            trust: self.plan.trust,
+            seed: self.job.rounds.seed,
+            rounds: self.job.rounds.count,
+            run: self.tally.run,
+            checked: self.tally.checked,
+            failed_rounds: self.tally.failed_rounds,
+            checks: self.tally.checks,
+            failures: self.tally.failures,
+            cost: self.plan.cost,
+            setup_counts,
+            round_counts: self.device.counts() - setup_counts,
+            times: self.tally.times,
+            output: String::new(),
+        };
+        (self.events)(Event::Done(Box::new(report)));
+    }
+
+    fn verdict(&self) -> Verdict {
+        let evaluation = self.tally.failures.iter().any(|f| matches!(f.kind, Kind::Evaluation | Kind::Device));
+        if self.tally.failed_rounds > 0 {
+            return if evaluation && self.tally.failures.iter().all(|f| matches!(f.kind, Kind::Evaluation | Kind::Device)) { Verdict::Error } else { Verdict::Fail };
+        }
+        if self.job.checks.is_empty() {
+            return Verdict::Unchecked;
+        }
+        // Nothing run, or a round without its checks, is never a pass.
+        let whole = self.tally.run == self.job.rounds.count && self.tally.checked == self.tally.run && self.tally.run > 0;
+        let counted = self.tally.checks.iter().all(|c| c.rounds == self.tally.run && c.elements > 0);
+        if whole && counted { Verdict::Pass } else { Verdict::Error }
+    }
+
+    fn all_rounds(&mut self, setup_counts: &mut crate::device::Counts) -> Result<(), Stop> {
+        self.progress.enter(Phase::Compile, 0);
+        let kernels = session::load(self.job, self.device, self.progress)?;
+        let mut host = HostSide::new(self.job, self.plan);
+        if self.plan.fresh {
+            return self.fresh_rounds(&kernels, &mut host, setup_counts);
+        }
+        self.progress.enter(Phase::Setup, 0);
+        let mut session = Session::open(self.job, self.plan, self.device, &kernels, &mut host)?;
+        session.start(self.device)?;
+        let mut ring = Ring::new(self.job, self.plan);
+        for _ in 0..self.plan.rounds.warmup {
+            self.interrupted()?;
+            self.submit(&mut session, &mut ring, &mut host, 0)?;
+            self.finish_oldest(&mut session, &mut ring, &mut host, false)?;
+        }
+        if self.plan.rounds.warmup > 0 {
+            session.start(self.device)?;
+        }
+        ring.restart();
+        host.restart(self.job);
+        *setup_counts = self.device.counts();
+        self.tally.times.setup = self.started.elapsed().as_nanos() as u64;
+        let begun = Instant::now();
+        let result = self.rounds(&mut session, &mut ring, &mut host);
+        self.tally.times.total = begun.elapsed().as_nanos() as u64;
+        self.tally.times.rounds = self.tally.run;
+        let result = result.and_then(|()| self.drain(&mut session, &mut ring, &mut host));
+        result?;
+        self.final_guards(&mut session)?;
+        Ok(())
+    }
+
+    fn rounds(&mut self, session: &mut Session, ring: &mut Ring, host: &mut HostSide) -> Result<(), Stop> {
+        for round in 0..self.plan.rounds.count {
+            self.interrupted()?;
+            self.submit(session, ring, host, round)?;
+            while ring.in_flight() >= ring.len() {
+                self.finish_oldest(session, ring, host, true)?;
+            }
+        }
+        self.drain(session, ring, host)
+    }
+
+    fn drain(&mut self, session: &mut Session, ring: &mut Ring, host: &mut HostSide) -> Result<(), Stop> {
+        while ring.in_flight() > 0 {
+            self.finish_oldest(session, ring, host, true)?;
+        }
+        Ok(())
+    }
+
+    /// Set-up, one round, tear-down, for every round.
+    fn fresh_rounds(&mut self, kernels: &[crate::device::Kernel], host: &mut HostSide, setup_counts: &mut crate::device::Counts) -> Result<(), Stop> {
+        use crate::device::Device;
+        *setup_counts = self.device.counts();
+        self.tally.times.setup = self.started.elapsed().as_nanos() as u64;
+        let begun = Instant::now();
+        for round in 0..self.plan.rounds.count {
+            self.interrupted()?;
+            self.progress.enter(Phase::Setup, round);
+            let mut session = Session::open(self.job, self.plan, self.device, kernels, host)?;
+            session.start(self.device)?;
+            if self.job.tensors.iter().any(|t| t.carry) {
+                session.put_carried(self.device, self.job, self.plan, host)?;
+            }
+            let mut ring = Ring::new(self.job, self.plan);
+            self.submit(&mut session, &mut ring, host, round)?;
+            self.finish_oldest(&mut session, &mut ring, host, true)?;
+            self.final_guards(&mut session)?;
+            if self.job.tensors.iter().any(|t| t.carry) {
+                session.keep_carried(self.device, self.job, self.plan, host)?;
+            }
+            drop(session);
+            self.device.reset()?;
+        }
+        self.tally.times.total = begun.elapsed().as_nanos() as u64;
+        self.tally.times.rounds = self.tally.run;
+        Ok(())
+    }
+
+    fn interrupted(&self) -> Result<(), Stop> {
+        if self.progress.stop_asked() { Err(Stop::Interrupted) } else { Ok(()) }
+    }
+
+    /// Whether a round's phases are timed.
+    fn timed(&self, round: u64) -> bool {
+        self.plan.schedule.host == Host::Pool || round % SAMPLE == SAMPLE - 1
+    }
+
+    /// Fills a free slot for a round and submits it.
+    fn submit(&mut self, session: &mut Session, ring: &mut Ring, host: &mut HostSide, round: u64) -> Result<(), Stop> {
+        self.progress.enter(Phase::Prepare, round);
+        let clock = self.timed(round).then(Instant::now);
+        let slot = ring.next(round);
+        slot.fill(self.job, self.plan, session, self.device, host)?;
+        let filled = clock.map(|c| c.elapsed().as_nanos() as u64);
+        self.progress.enter(Phase::Run, round);
+        slot.submit(self.job, self.plan, session, self.device)?;
+        if let (Some(clock), Some(filled)) = (clock, filled) {
+            slot.phases.fill = filled;
+            slot.phases.run = clock.elapsed().as_nanos() as u64 - filled;
+        }
+        Ok(())
+    }
+
+    /// Waits for the oldest round in flight and checks it.
+    fn finish_oldest(&mut self, session: &mut Session, ring: &mut Ring, host: &mut HostSide, checked: bool) -> Result<(), Stop> {
+        let slot = ring.oldest();
+        let round = slot.round;
+        let clock = self.timed(round).then(Instant::now);
+        self.progress.enter(Phase::Run, round);
+        slot.wait(self.plan, session, self.device)?;
+        let waited = clock.map(|c| c.elapsed().as_nanos() as u64);
+        if checked {
+            self.progress.enter(Phase::Check, round);
+            let bad = collect::check(self.job, self.plan, session, slot, host, &mut self.tally);
+            self.tally.run += 1;
+            if bad {
+                self.tally.failed_rounds += 1;
+                self.report_failures(round);
+            }
+            self.progress.verified(self.tally.run);
+            if let (Some(clock), Some(waited)) = (clock, waited) {
+                let times = &mut self.tally.times;
+                times.sampled += 1;
+                times.fill += slot.phases.fill;
+                times.run += slot.phases.run + waited;
+                times.check += clock.elapsed().as_nanos() as u64 - waited;
+            }
+        }
+        ring.free_oldest();
+        Ok(())
+    }
+
+    /// Sends the failures of a round that were just found, so that they stand even if a later round crashes.
+    fn report_failures(&mut self, round: u64) {
+        let new = self.tally.failures.iter().rev().take_while(|f| f.round == round).count();
+        let from = self.tally.failures.len() - new;
+        for at in from..self.tally.failures.len() {
+            (self.events)(Event::Failed(Box::new(self.tally.failures[at].clone())));
+        }
+    }
+
+    /// Guards of memories that all slots share are read once nothing is in flight.
+    fn final_guards(&mut self, session: &mut Session) -> Result<(), Stop> {
+        let round = self.plan.rounds.count.saturating_sub(1);
+        let before = self.tally.failures.len();
+        collect::shared_guards(self.job, self.plan, session, self.device, &mut self.tally, round)?;
+        if self.tally.failures.len() > before {
+            self.tally.failed_rounds += 1;
+            self.report_failures(round);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! A slot: one set of buffers and graphs that a round occupies, from filling to checking; and the ring of slots.
+
+use super::host::HostSide;
+use super::session::{Session, broken, range};
+use super::{CHUNK, Stop};
+use crate::device::{Device, DeviceError, Mapped, Mem, Point, Queue};
+use crate::job::Job;
+use crate::plan::{Host, Plan, Trust, poison_word};
+
+/// One set of buffers, and the round that is in it.
+pub(super) struct Slot {
+    pub index: usize,
+    pub round: u64,
+    pub set: u32,
+    pub mode: usize,
+    point: Option<Point>,
+    vars: Vec<u64>,
+    /// By plan memory: the host bytes while they are lent.
+    mapped: Vec<Option<Mapped>>,
+    /// Memories that the host maps to fill, and to check.
+    to_fill: Vec<u32>,
+    to_read: Vec<u32>,
+    /// By fill: a hash per chunk of what was filled, for bytes that kernels are bound to.
+    pub hashes: Vec<Vec<u64>>,
+    pub phases: Phases,
+}
+
+/// Times of the round in a slot. *Units*: nanoseconds.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Phases {
+    pub fill: u64,
+    pub run: u64,
+}
+
+impl Slot {
+    fn new(index: usize, job: &Job, plan: &Plan) -> Slot {
+        let memories = |ids: &mut dyn Iterator<Item = u32>| {
+            let mut ids: Vec<u32> = ids.filter(|&id| plan.memories[id as usize].per_slot).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        let hashed = plan.trust != Trust::Fast;
+        let hashes = |fill: &crate::plan::Fill| {
+            let chunks = job.tensors[fill.tensor].shape.elements().div_ceil(CHUNK) as usize;
+            vec![0; if fill.bound && hashed { chunks } else { 0 }]
+        };
+        // Expectations read what was uploaded, so those memories are mapped again to check.
+        let read = plan.reads.iter().map(|r| r.from.memory).chain(plan.zones.iter().map(|z| z.read.memory)).chain(plan.fills.iter().map(|f| f.to.memory));
+        Slot {
+            index,
+            round: 0,
+            set: 0,
+            mode: 0,
+            point: None,
+            vars: vec![0; job.vars.len() + plan.poison.iter().map(|p| p.var as usize + 1 - job.vars.len()).max().unwrap_or(0)],
+            mapped: plan.memories.iter().map(|_| None).collect(),
+            to_fill: memories(&mut plan.fills.iter().map(|f| f.to.memory)),
+            to_read: memories(&mut read.into_iter()),
+            hashes: plan.fills.iter().map(hashes).collect(),
+            phases: Phases::default(),
+        }
+    }
+
+    /// The host bytes of a plan's memory, while they are lent.
+    pub fn bytes(&self, memory: u32) -> Option<&[u8]> {
+        self.mapped[memory as usize].as_deref()
+    }
+
+    pub fn bytes_mut(&mut self, memory: u32) -> Option<&mut [u8]> {
+        self.mapped[memory as usize].as_deref_mut()
+    }
+
+    fn map(&mut self, memory: u32, id: Mem, device: &mut dyn Device) -> Result<(), DeviceError> {
+        let slot = &mut self.mapped[memory as usize];
+        if slot.is_none() {
+            *slot = Some(device.map(id)?);
+        }
+        Ok(())
+    }
+
+    /// Writes the round's inputs and variables.
+    pub fn fill(&mut self, job: &Job, plan: &Plan, session: &Session, device: &mut dyn Device, host: &mut HostSide) -> Result<(), Stop> {
+        self.set = host.set(self.round);
+        self.mode = plan.mode(self.round);
+        let failed = |message: String| Stop::Device(DeviceError::Failed { node: None, call: "fill", message });
+        for at in 0..self.to_fill.len() {
+            let memory = self.to_fill[at];
+            self.map(memory, session.memory(self.index, memory), device)?;
+        }
+        for (index, fill) in plan.fills.iter().enumerate() {
+            let bytes = self.mapped[fill.to.memory as usize].as_deref_mut().ok_or_else(|| broken("a filled memory is not mapped"))?;
+            host.draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index]).map_err(failed)?;
+        }
+        for (index, var) in job.vars.iter().enumerate() {
+            let mut problem = None;
+            let mut element = |tensor| {
+                host.element(job, tensor, self.set, self.round).unwrap_or_else(|message| {
+                    problem = Some(message);
+                    0
+                })
+            };
+            let word = var.word(self.round, &mut element).map_err(|e| failed(format!("`{}` in round {}: {}", var.text, self.round, e.0)))?;
+            if let Some(message) = problem {
+                return Err(failed(message));
+            }
+            self.vars[index] = word;
+        }
+        for poisoned in &plan.poison {
+            self.vars[poisoned.var as usize] = poison_word(job.tensors[poisoned.tensor].dtype, self.round).into();
+        }
+        Ok(())
+    }
+
+    /// Hands the slot's memories to the device and submits the round.
+    pub fn submit(&mut self, _job: &Job, plan: &Plan, session: &Session, device: &mut dyn Device) -> Result<(), Stop> {
+        for mapped in &mut self.mapped {
+            if let Some(bytes) = mapped.take() {
+                device.unmap(bytes)?;
+            }
+        }
+        let graph = session.graphs[self.index][plan.graph(self.set, self.mode)];
+        let queue = if plan.schedule.slots == 1 && plan.schedule.host == Host::Inline { Queue(0) } else { Queue(self.index as u32 + 1) };
+        // Carried tensors are one for all slots: their rounds follow each other.
+        self.point = Some(device.replay(queue, &[], graph, &self.vars)?);
+        Ok(())
+    }
+
+    /// Waits for the round and takes the bytes that a check reads.
+    pub fn wait(&mut self, _plan: &Plan, session: &Session, device: &mut dyn Device) -> Result<(), Stop> {
+        if let Some(point) = self.point.take() {
+            device.wait(point)?;
+        }
+        for at in 0..self.to_read.len() {
+            let memory = self.to_read[at];
+            self.map(memory, session.memory(self.index, memory), device)?;
+        }
+        Ok(())
+    }
+}
+
+/// Slots in the order in which rounds take them.
+pub(super) struct Ring {
+    slots: Vec<Slot>,
+    next: usize,
+    in_flight: usize,
+}
+
+impl Ring {
+    pub fn new(job: &Job, plan: &Plan) -> Ring {
+        let slots = (0..plan.schedule.slots as usize).map(|index| Slot::new(index, job, plan)).collect();
+        Ring { slots, next: 0, in_flight: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The first round takes slot 0 again. Nothing is in flight.
+    pub fn restart(&mut self) {
+        self.next = 0;
+    }
+
+    /// A free slot, now taken by a round.
+    pub fn next(&mut self, round: u64) -> &mut Slot {
+        let at = self.next;
+        self.next = (at + 1) % self.slots.len();
+        self.in_flight += 1;
+        let slot = &mut self.slots[at];
+        slot.round = round;
+        slot
+    }
+
+    /// The slot whose round was submitted first.
+    pub fn oldest(&mut self) -> &mut Slot {
+        let at = (self.next + self.slots.len() - self.in_flight) % self.slots.len();
+        &mut self.slots[at]
+    }
+
+    pub fn free_oldest(&mut self) {
+        self.in_flight -= 1;
+    }
+}

@@ -1,0 +1,170 @@
+//! What happened, as data: verdicts, failures, events and the report of a job.
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::Mismatch;
+use crate::device::Counts;
+use crate::plan::{Cost, Trust};
+
+/// What a job came to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Pass,
+    /// A check failed.
+    Fail,
+    /// A kernel did not build, a call failed, a value could not be computed.
+    Error,
+    /// It could not run here, for a reason that is given.
+    Skip,
+    /// It ran, and nothing was checked.
+    Unchecked,
+    /// A limit of time was reached.
+    Timeout,
+    /// Its process ended without a verdict.
+    Crash,
+    /// It failed, as the spec expects.
+    Xfail,
+    /// It passed, though the spec expects it to fail.
+    Xpass,
+    /// Stopped by the user before all rounds.
+    Interrupted,
+}
+
+impl Verdict {
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Fail => "fail",
+            Verdict::Error => "error",
+            Verdict::Skip => "skip",
+            Verdict::Unchecked => "unchecked",
+            Verdict::Timeout => "timeout",
+            Verdict::Crash => "crash",
+            Verdict::Xfail => "xfail",
+            Verdict::Xpass => "xpass",
+            Verdict::Interrupted => "interrupted",
+        }
+    }
+
+    /// The exit code of a run with this verdict.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Verdict::Pass | Verdict::Skip | Verdict::Xfail => 0,
+            Verdict::Fail | Verdict::Unchecked | Verdict::Xpass => 1,
+            Verdict::Error | Verdict::Timeout | Verdict::Crash => 3,
+            Verdict::Interrupted => 130,
+        }
+    }
+}
+
+/// What kind of thing went wrong in a round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Elements out of tolerance.
+    Mismatch,
+    /// Bytes outside a tensor were written.
+    OutOfBounds,
+    /// An input that no step may write has other bytes than it was given.
+    InputChanged,
+    /// An expectation or a variable has no value.
+    Evaluation,
+    /// A call to the device failed.
+    Device,
+}
+
+/// One thing that went wrong in one round.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    pub kind: Kind,
+    pub round: u64,
+    pub set: Option<String>,
+    pub tensor: Option<String>,
+    /// The claim, in the spec's words.
+    pub check: Option<String>,
+    pub message: String,
+    /// Where the mismatches lie, in words.
+    pub patterns: Vec<String>,
+    pub compared: u64,
+    pub mismatched: u64,
+    /// The first mismatches, and the worst one last.
+    pub mismatches: Vec<At>,
+}
+
+/// A mismatch with its index in every dimension.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct At {
+    pub index: Vec<u64>,
+    pub mismatch: Mismatch,
+    pub worst: bool,
+}
+
+/// What one check came to over all rounds.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct CheckReport {
+    pub text: String,
+    pub tolerance: String,
+    pub default_tolerance: bool,
+    pub rounds: u64,
+    pub failed_rounds: u64,
+    pub elements: u64,
+}
+
+/// Where the time went. *Units*: nanoseconds, over all rounds that were timed.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Times {
+    /// From the first round's start to the last round's end.
+    pub total: u64,
+    pub rounds: u64,
+    /// Rounds whose phases were timed one by one.
+    pub sampled: u64,
+    pub fill: u64,
+    pub run: u64,
+    pub check: u64,
+    /// Opening, planning, compiling, allocating, uploading, warm-up.
+    pub setup: u64,
+}
+
+/// What a job came to.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub job: String,
+    pub summary: Option<String>,
+    pub verdict: Verdict,
+    /// Why, where the verdict alone does not say it.
+    pub reason: Option<String>,
+    pub device: String,
+    pub driver: String,
+    pub backend: String,
+    pub trust: Trust,
+    pub seed: u64,
+    /// Rounds that were asked for.
+    pub rounds: u64,
+    pub run: u64,
+    /// Rounds in which every check was evaluated.
+    pub checked: u64,
+    pub failed_rounds: u64,
+    pub checks: Vec<CheckReport>,
+    /// Of the lowest failing rounds.
+    pub failures: Vec<Failure>,
+    pub cost: Cost,
+    /// Device calls of the set-up, and of everything after it.
+    pub setup_counts: Counts,
+    pub round_counts: Counts,
+    pub times: Times,
+    /// What the kernels printed.
+    pub output: String,
+}
+
+/// What the executor says while it runs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// Planned: what will be run.
+    Planned { job: String, device: String, driver: String, rounds: u64 },
+    /// Something went wrong in a round.
+    Failed(Box<Failure>),
+    /// The end of the job; without it, the job crashed.
+    Done(Box<Report>),
+}
