@@ -4,8 +4,11 @@ mod census;
 mod compare;
 mod float;
 mod judge;
+mod pattern;
+mod region;
 mod tolerance;
 
 pub use census::{Census, FIRST, First, Mismatch};
 pub use compare::{compare, compare_bytes};
+pub use pattern::{Evidence, describe};
 pub use tolerance::Tolerance;
