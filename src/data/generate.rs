@@ -63,8 +63,11 @@ pub(super) fn fill_at(level: Level, source: &Source, dtype: Dtype, key: Key, tim
         },
         Source::Integers { low, high } => {
             // `n - 1` always fits: it is 2^64 - 1 for a whole 64-bit dtype.
-            let span = (high - low) as u64;
-            random.words64(size, out, |w0, w1, out| integers(level, *low as u64, span, dtype, w0, w1, out));
+            let (low, span) = (*low as u64, (high - low) as u64);
+            match u32::try_from(span) {
+                Ok(span) => random.integers(size, out, low, span, dtype),
+                Err(_) => random.words64(size, out, |w0, w1, out| integers_wide(level, low, span, dtype, w0, w1, out)),
+            }
         }
     }
 }
@@ -121,6 +124,19 @@ impl Random {
             self.draw(0).words(self.level, first, &mut w0[..len]);
             self.draw(1).words(self.level, first, &mut w1[..len]);
             convert(&w0[..len], &w1[..len], out);
+        }
+    }
+
+    /// The second word matters to few results or none: it is drawn only for chunks in which it could.
+    fn integers(self, size: usize, out: &mut [u8], low: u64, span: u32, dtype: Dtype) {
+        let (mut w0, mut w1) = ([0u8; 4 * CHUNK], [0u8; 4 * CHUNK]);
+        for (i, out) in out.chunks_mut(size * CHUNK).enumerate() {
+            let (first, len) = (self.first + (i * CHUNK) as u64, out.len() / size * 4);
+            self.draw(0).words(self.level, first, &mut w0[..len]);
+            if !integers_by_one(self.level, low, span, dtype, &w0[..len], out) {
+                self.draw(1).words(self.level, first, &mut w1[..len]);
+                integers_by_two(self.level, low, span, dtype, &w0[..len], &w1[..len], out);
+            }
         }
     }
 }
@@ -319,36 +335,57 @@ per_level! {
     fn normal_f64(level; mean: f64, std: f64, w0: &[u8], w1: &[u8], out: &mut [u8]) {
         for ((out, w0), w1) in out.as_chunks_mut().0.iter_mut().zip(w0.as_chunks().0).zip(w1.as_chunks().0) {
             let p = ((word64(w0, w1) >> 12) as i64 as f64 + 0.5) * (1.0 / 4_503_599_627_370_496.0);
-            *out = (mean + std * normal::inverse(p)).to_le_bytes();
+            *out = (mean + std * normal::inverse::<true>(p)).to_le_bytes();
         }
     }
 }
 
 per_level! {
     fn normal_narrower(level; mean: f64, std: f64, dtype: Dtype, w0: &[u8], out: &mut [u8]) {
-        let value = |w0: &[u8; 4]| {
-            let p = (f64::from(word(w0)) + 0.5) * (1.0 / 4_294_967_296.0);
-            // f16 and bf16 get the rounded f32 draw.
-            f64::from((mean + std * normal::inverse(p)) as f32)
-        };
-        store_floats(w0.as_chunks().0.iter().map(value), dtype, out);
+        // In passes over a few values: one loop with formula and conversion is too long to be vectorised.
+        const PASS: usize = 64;
+        let mut values = [0f64; PASS];
+        for (w0, out) in w0.chunks(4 * PASS).zip(out.chunks_mut(dtype.size() * PASS)) {
+            for (value, w0) in values.iter_mut().zip(w0.as_chunks().0) {
+                let p = (f64::from(word(w0)) + 0.5) * (1.0 / 4_294_967_296.0);
+                // f16 and bf16 get the rounded f32 draw.
+                *value = f64::from((mean + std * normal::inverse::<false>(p)) as f32);
+            }
+            store_floats(values.into_iter(), dtype, out);
+        }
     }
 }
 
 per_level! {
-    /// `span` is `high - low`.
-    fn integers(level; low: u64, span: u64, dtype: Dtype, w0: &[u8], w1: &[u8], out: &mut [u8]) {
-        let words = w0.as_chunks().0.iter().zip(w1.as_chunks().0);
-        if span <= u64::from(u32::MAX) {
-            let n = span + 1;
-            // No sum overflows: the first product is at most (2^32 - 1) * 2^32, the second addend below 2^32.
-            let offset = |(w0, w1)| (u64::from(word(w0)) * n + ((u64::from(word(w1)) * n) >> 32)) >> 32;
-            store_integers(words.map(|w| low.wrapping_add(offset(w))), dtype, out);
-        } else {
-            let n = u128::from(span) + 1;
-            let offset = |(w0, w1)| ((u128::from(word64(w0, w1)) * n) >> 64) as u64;
-            store_integers(words.map(|w| low.wrapping_add(offset(w))), dtype, out);
+    /// Draws from at most 2^32 whole numbers by the first word alone; `false` when a second one could carry into a result.
+    fn integers_by_one(level; low: u64, span: u32, dtype: Dtype, w0: &[u8], out: &mut [u8]) -> bool {
+        // n = span + 1; what the second word adds to a product's low half is below n.
+        let product = |w0: &[u8; 4]| u64::from(word(w0)) * u64::from(span) + u64::from(word(w0));
+        let mut open = 0;
+        for w0 in w0.as_chunks().0 {
+            open += u32::from(product(w0) as u32 > !span);
         }
+        store_integers(w0.as_chunks().0.iter().map(|w0| low.wrapping_add(product(w0) >> 32)), dtype, out);
+        open == 0
+    }
+}
+
+per_level! {
+    /// Draws from at most 2^32 whole numbers.
+    fn integers_by_two(level; low: u64, span: u32, dtype: Dtype, w0: &[u8], w1: &[u8], out: &mut [u8]) {
+        let product = |w: &[u8; 4]| u64::from(word(w)) * u64::from(span) + u64::from(word(w));
+        // No sum overflows: the first product is at most (2^32 - 1) * 2^32, the second addend below 2^32.
+        let offset = |(w0, w1)| (product(w0) + (product(w1) >> 32)) >> 32;
+        store_integers(w0.as_chunks().0.iter().zip(w1.as_chunks().0).map(|w| low.wrapping_add(offset(w))), dtype, out);
+    }
+}
+
+per_level! {
+    /// Draws from `span + 1` whole numbers.
+    fn integers_wide(level; low: u64, span: u64, dtype: Dtype, w0: &[u8], w1: &[u8], out: &mut [u8]) {
+        let n = u128::from(span) + 1;
+        let offset = |(w0, w1)| ((u128::from(word64(w0, w1)) * n) >> 64) as u64;
+        store_integers(w0.as_chunks().0.iter().zip(w1.as_chunks().0).map(|w| low.wrapping_add(offset(w))), dtype, out);
     }
 }
 

@@ -177,9 +177,11 @@ mod x86 {
         // Lane order in which interleaving two results gives consecutive blocks.
         let lanes = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
         let mut counter = _mm512_add_epi64(lanes, _mm512_set1_epi64(i64::from(low)));
-        let mut chunks = out.chunks_exact_mut(STEP);
-        for chunk in &mut chunks {
-            let words = sixteen(&common, counter);
+        let mut last = [0u8; STEP];
+        let whole = out.len() / STEP * STEP;
+        let (body, rest) = out.split_at_mut(whole);
+        for chunk in body.chunks_exact_mut(STEP).chain((!rest.is_empty()).then_some(&mut last[..])) {
+            let words = sixteen(&common, [counter, _mm512_add_epi64(counter, _mm512_set1_epi64(8))]);
             let to = chunk.as_mut_ptr();
             for (i, v) in words.into_iter().enumerate() {
                 // SAFETY: the chunk has 256 bytes, four stores of 64.
@@ -187,29 +189,13 @@ mod x86 {
             }
             counter = _mm512_add_epi64(counter, _mm512_set1_epi64(16));
         }
-        let rest = chunks.into_remainder();
-        if !rest.is_empty() {
-            let words = sixteen(&common, counter);
-            let mut last = [0u8; STEP];
-            for (i, v) in words.into_iter().enumerate() {
-                // SAFETY: `last` has 256 bytes, four stores of 64.
-                unsafe { _mm512_storeu_si512(last.as_mut_ptr().add(64 * i).cast(), v) };
-            }
-            rest.copy_from_slice(&last[..rest.len()]);
-        }
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 
+    /// The words of twice eight blocks, in order.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn sixteen(common: &Common, counter: __m512i) -> [__m512i; 4] {
-        let [a, b] = eight(common, counter);
-        let [c, d] = eight(common, _mm512_add_epi64(counter, _mm512_set1_epi64(8)));
-        [a, b, c, d]
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn eight(common: &Common, c0: __m512i) -> [__m512i; 2] {
+    fn sixteen(common: &Common, c0: [__m512i; 2]) -> [__m512i; 4] {
         let m0 = _mm512_set1_epi64(i64::from(M0));
         let m1 = _mm512_set1_epi64(i64::from(M1));
         let set = |word: u64| _mm512_set1_epi64(word as i64);
@@ -218,31 +204,41 @@ mod x86 {
         let high_s = |p| _mm512_srli_epi64::<32>(p);
         let high_p = |p| _mm512_shuffle_epi32::<0xF5>(p);
 
-        let b1 = _mm512_mul_epu32(c0, m0);
-        let y1 = _mm512_xor_si512(high_s(b1), set(common.y1));
-        let mut a = _mm512_mul_epu32(y1, m1);
-        let x = _mm512_xor_si512(high_p(a), set(common.x2));
-        let y = _mm512_xor_si512(b1, set(common.y2));
-        let p1 = _mm512_mul_epu32(y, m1);
-        let p0 = _mm512_mul_epu32(x, m0);
-        let mut x = xor3(high_s(p1), a, set(common.k0[2]));
-        let mut y = _mm512_xor_si512(high_p(p0), set(common.y3));
-        a = p1;
-        let mut b = p0;
+        let zero = [_mm512_setzero_si512(); 2];
+        let (mut x, mut y, mut a, mut b) = (zero, zero, zero, zero);
+        for v in 0..2 {
+            let b1 = _mm512_mul_epu32(c0[v], m0);
+            a[v] = _mm512_mul_epu32(_mm512_xor_si512(high_s(b1), set(common.y1)), m1);
+            x[v] = _mm512_xor_si512(high_p(a[v]), set(common.x2));
+            y[v] = _mm512_xor_si512(b1, set(common.y2));
+            let p1 = _mm512_mul_epu32(y[v], m1);
+            let p0 = _mm512_mul_epu32(x[v], m0);
+            x[v] = xor3(high_s(p1), a[v], set(common.k0[2]));
+            y[v] = _mm512_xor_si512(high_p(p0), set(common.y3));
+            (a[v], b[v]) = (p1, p0);
+        }
         for round in 3..ROUNDS - 1 {
-            let p1 = _mm512_mul_epu32(y, m1);
-            let p0 = _mm512_mul_epu32(x, m0);
-            x = xor3(high_s(p1), a, set(common.k0[round]));
-            y = xor3(high_p(p0), b, set(common.k1[round]));
-            a = p1;
-            b = p0;
+            let (k0, k1) = (set(common.k0[round]), set(common.k1[round]));
+            for v in 0..2 {
+                let p1 = _mm512_mul_epu32(y[v], m1);
+                let p0 = _mm512_mul_epu32(x[v], m0);
+                x[v] = xor3(high_s(p1), a[v], k0);
+                y[v] = xor3(high_p(p0), b[v], k1);
+                (a[v], b[v]) = (p1, p0);
+            }
         }
         // The last round leaves (c0, c1) and (c2, c3) as the halves of 64-bit lanes.
-        let p1 = _mm512_mul_epu32(y, m1);
-        let p0 = _mm512_mul_epu32(x, m0);
-        let c01 = _mm512_mask_ternarylogic_epi32::<0x96>(_mm512_ror_epi64::<32>(p1), 0x5555, a, set(common.k0[ROUNDS - 1]));
-        let c23 = _mm512_mask_ternarylogic_epi32::<0x96>(_mm512_shuffle_epi32::<0xB1>(p0), 0x5555, b, set(common.k1[ROUNDS - 1]));
-        [_mm512_unpacklo_epi64(c01, c23), _mm512_unpackhi_epi64(c01, c23)]
+        let (k0, k1) = (set(common.k0[ROUNDS - 1]), set(common.k1[ROUNDS - 1]));
+        let mut out = [_mm512_setzero_si512(); 4];
+        for v in 0..2 {
+            let p1 = _mm512_mul_epu32(y[v], m1);
+            let p0 = _mm512_mul_epu32(x[v], m0);
+            let c01 = _mm512_mask_ternarylogic_epi32::<0x96>(_mm512_ror_epi64::<32>(p1), 0x5555, a[v], k0);
+            let c23 = _mm512_mask_ternarylogic_epi32::<0x96>(_mm512_shuffle_epi32::<0xB1>(p0), 0x5555, b[v], k1);
+            out[2 * v] = _mm512_unpacklo_epi64(c01, c23);
+            out[2 * v + 1] = _mm512_unpackhi_epi64(c01, c23);
+        }
+        out
     }
 
     /// Writes blocks `at..`, all with the same high word of the counter, 8 at a time.

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Dtype;
 
 /// A number as specs and messages carry it: integers stay exact, everything else is f64.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+///
+/// Serialised as a number. What JSON has none for is text: integers beyond 64 bits, `"nan"`, `"inf"`, `"-inf"`.
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Number {
     Int(i128),
     Float(f64),
@@ -68,3 +69,80 @@ impl fmt::Display for RangeError {
 }
 
 impl std::error::Error for RangeError {}
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Number::Int(i) => match (u64::try_from(i), i64::try_from(i)) {
+                (Ok(i), _) => serializer.serialize_u64(i),
+                (_, Ok(i)) => serializer.serialize_i64(i),
+                _ => serializer.collect_str(&i),
+            },
+            Number::Float(f) if f.is_finite() => serializer.serialize_f64(f),
+            Number::Float(_) => serializer.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Number, D::Error> {
+        deserializer.deserialize_any(NumberVisitor)
+    }
+}
+
+struct NumberVisitor;
+
+impl de::Visitor<'_> for NumberVisitor {
+    type Value = Number;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number, the digits of an integer, \"nan\", \"inf\" or \"-inf\"")
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Number, E> {
+        Ok(Number::Int(value.into()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Number, E> {
+        Ok(Number::Int(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Number, E> {
+        Ok(Number::Float(value))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
+        match text {
+            "nan" => Ok(Number::Float(f64::NAN)),
+            "inf" => Ok(Number::Float(f64::INFINITY)),
+            "-inf" => Ok(Number::Float(f64::NEG_INFINITY)),
+            _ => text.parse().map(Number::Int).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_survives_json() {
+        for (number, json) in [
+            (Number::Int(-3), "-3"),
+            (Number::Int(u64::MAX.into()), "18446744073709551615"),
+            (Number::Int(i128::MIN), "\"-170141183460469231731687303715884105728\""),
+            (Number::Float(5.0), "5.0"),
+            (Number::Float(1e300), "1e+300"),
+            (Number::Float(f64::INFINITY), "\"inf\""),
+            (Number::Float(f64::NEG_INFINITY), "\"-inf\""),
+        ] {
+            assert_eq!(serde_json::to_string(&number).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Number>(json).unwrap(), number);
+        }
+        let negative_zero: Number = serde_json::from_str(&serde_json::to_string(&Number::Float(-0.0)).unwrap()).unwrap();
+        assert!(negative_zero.to_f64().is_sign_negative());
+        let nan: Number = serde_json::from_str(&serde_json::to_string(&Number::Float(f64::NAN)).unwrap()).unwrap();
+        assert!(nan.is_nan());
+        assert!(serde_json::from_str::<Number>("\"1.5x\"").is_err());
+    }
+}
