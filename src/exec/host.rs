@@ -135,6 +135,11 @@ impl HostSide {
         self.order.set(round)
     }
 
+    /// The set of a round that is not the current one.
+    pub fn set_of(&self, round: u64) -> u32 {
+        SetOrder { epoch: None, permutation: vec![0; self.order.sets as usize], ..self.order }.set(round)
+    }
+
     /// The key of a tensor's random contents in a set.
     fn key(&self, tensor: usize, set: u32) -> Key {
         let keys = &self.keys[tensor];

@@ -266,7 +266,8 @@ impl Draft<'_> {
             let bytes = self.tensors[id].bytes;
             let to = if bound(self, id) { self.tensors[id].home } else { from.next() };
             if let Some(to) = to {
-                self.fills.push(Fill { tensor: id, to, bytes, bound: bound(self, id) });
+                let element = self.job.tensors[id].dtype.size() as u32;
+                self.fills.push(Fill { tensor: id, to, bytes, element, bound: bound(self, id) });
             }
         }
         if unified {

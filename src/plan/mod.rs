@@ -114,6 +114,8 @@ pub struct Fill {
     pub tensor: usize,
     pub to: Home,
     pub bytes: u64,
+    /// Size of one element.
+    pub element: u32,
     /// Kernels read these very bytes, so they are hashed when filled and again when checked.
     pub bound: bool,
 }

@@ -1,0 +1,232 @@
+//! What went wrong in a round, in words. Runs only for rounds that failed, so it may allocate.
+
+use super::collect::{encode, failure, golden};
+use super::host::{HostSide, hash_of};
+use super::session::range;
+use super::slot::Slot;
+use super::{CHUNK, Tally};
+use crate::check::{Census, Evidence, Stale, describe};
+use crate::expr::{BLOCK, Inputs, Program};
+use crate::job::{Action, Contents, Job, Want};
+use crate::plan::{GUARD_WORD, Plan, Poison, Zone, poison_word};
+use crate::tensor::{Access, Dtype};
+use crate::verdict::{At, Failure, Kind};
+
+/// Tensors larger than this are described by their census alone. *Units*: elements.
+const MOST_DESCRIBED: u64 = 1 << 28;
+
+/// A check that found elements out of tolerance.
+pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, index: usize, census: &Census) -> Failure {
+    let check = &job.checks[index];
+    let tensor = &job.tensors[check.tensor];
+    let mut out = failure(job, slot, Kind::Mismatch, String::new());
+    out.tensor = Some(tensor.name.clone());
+    out.check = Some(check.text.clone());
+    (out.compared, out.mismatched) = (census.compared, census.mismatched);
+    let share = census.mismatched as f64 / census.compared.max(1) as f64 * 100.0;
+    let share = if share >= 0.01 { format!(" ({share:.2} %)") } else { String::new() };
+    let allowed = match check.tolerance.max_mismatches {
+        0 => String::new(),
+        n => format!(", {n} allowed"),
+    };
+    out.message = format!("{} of {} elements of `{}` are out of tolerance{share}{allowed}", census.mismatched, census.compared, tensor.name);
+    let at = |m: &crate::check::Mismatch, worst| At { index: tensor.shape.index_of(m.index), mismatch: *m, worst };
+    out.mismatches = census.first.iter().map(|m| at(m, false)).collect();
+    out.mismatches.extend(census.worst.iter().map(|m| at(m, true)));
+    if tensor.shape.elements() > MOST_DESCRIBED {
+        return out;
+    }
+    let Some(read) = plan.reads.iter().find(|r| r.tensor == check.tensor) else { return out };
+    let Some(got) = slot.bytes(read.from.memory).map(|bytes| &bytes[range(read.from, read.bytes)]) else { return out };
+    let want_index = if check.wants.len() > 1 { slot.set as usize } else { 0 };
+    let inputs = super::collect::RoundInputs { plan, slot, host };
+    let Some(want) = expected(&check.wants[want_index], &inputs, slot.round, tensor.dtype, tensor.bytes()) else { return out };
+    let (dtype, size) = (tensor.dtype, tensor.dtype.size());
+    let mut wrong = vec![false; got.len() / size];
+    mark(check, &check.wants[want_index], &inputs, slot.round, dtype, got, &mut wrong);
+    let poisoned = plan.poison.iter().any(|p| p.tensor == check.tensor) && matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window(_));
+    let past = slot.round.checked_sub(1).and_then(|round| Some((round, past_expectation(job, host, check, round)?)));
+    let evidence = Evidence {
+        dtype,
+        shape: &tensor.shape,
+        wrong: &wrong,
+        got,
+        want: &want,
+        poison: poisoned.then(|| poison_word(dtype, slot.round)),
+        previous: past.as_ref().map(|(round, bytes)| Stale { round: *round, bytes }),
+        block: block_of(job, check.tensor),
+    };
+    out.patterns = describe(&evidence);
+    out
+}
+
+/// Marks the elements that are out of tolerance.
+fn mark(check: &crate::job::Check, want: &Want, inputs: &dyn Inputs, round: u64, dtype: Dtype, got: &[u8], wrong: &mut [bool]) {
+    let size = dtype.size();
+    match want {
+        Want::Expr(program) => {
+            let _ = evaluate(program, inputs, round, |from, block| {
+                for i in 0..block_len(&block) {
+                    let mut census = Census::default();
+                    let one = &got[(from + i) * size..(from + i + 1) * size];
+                    crate::check::compare(dtype, one, element(&block, i), (from + i) as u64, &check.tolerance, &mut census);
+                    wrong[from + i] = census.mismatched > 0;
+                }
+            });
+        }
+        other => {
+            let Ok(want) = golden(other, round, got.len() as u64) else { return };
+            for (i, (got, want)) in got.chunks_exact(size).zip(want.chunks_exact(size)).enumerate() {
+                let mut census = Census::default();
+                crate::check::compare_bytes(dtype, got, want, i as u64, &check.tolerance, &mut census);
+                wrong[i] = census.mismatched > 0;
+            }
+        }
+    }
+}
+
+fn block_len(block: &crate::expr::Block<'_>) -> usize {
+    match block {
+        crate::expr::Block::Int(v) => v.len(),
+        crate::expr::Block::Float(v) => v.len(),
+    }
+}
+
+fn element<'a>(block: &crate::expr::Block<'a>, i: usize) -> crate::expr::Block<'a> {
+    match block {
+        crate::expr::Block::Int(v) => crate::expr::Block::Int(&v[i..i + 1]),
+        crate::expr::Block::Float(v) => crate::expr::Block::Float(&v[i..i + 1]),
+    }
+}
+
+/// Evaluates a whole program with scratch of its own.
+fn evaluate(program: &Program, inputs: &dyn Inputs, round: u64, mut each: impl FnMut(usize, crate::expr::Block<'_>)) -> Option<()> {
+    let mut scratch = program.scratch();
+    let mut registers = program.registers();
+    program.prepare(&mut scratch, inputs, round, false).ok()?;
+    let elements = program.shape().elements();
+    let mut from = 0;
+    while from < elements {
+        let len = (elements - from).min(BLOCK as u64) as usize;
+        let block = program.block(&scratch, &mut registers, inputs, round, from, len).ok()?;
+        each(from as usize, block);
+        from += len as u64;
+    }
+    Some(())
+}
+
+/// An expectation as bytes, rounded to the dtype.
+fn expected(want: &Want, inputs: &dyn Inputs, round: u64, dtype: Dtype, bytes: u64) -> Option<Vec<u8>> {
+    match want {
+        Want::Expr(program) => {
+            let mut out = vec![0; bytes as usize];
+            let size = dtype.size();
+            evaluate(program, inputs, round, |from, block| {
+                let len = block_len(&block);
+                encode(dtype, block, &mut out[from * size..(from + len) * size]);
+            })?;
+            Some(out)
+        }
+        other => golden(other, round, bytes).ok().map(<[u8]>::to_vec),
+    }
+}
+
+/// What an earlier round should have left: from its inputs, drawn again. Carried starts are not known any more.
+fn past_expectation(job: &Job, host: &HostSide, check: &crate::job::Check, round: u64) -> Option<Vec<u8>> {
+    struct Past(Vec<(usize, Vec<u8>)>);
+    impl Inputs for Past {
+        fn bytes(&self, id: usize) -> &[u8] {
+            self.0.iter().find(|(tensor, _)| *tensor == id).map_or(&[], |(_, bytes)| bytes)
+        }
+    }
+    let set = host.set_of(round);
+    let want = &check.wants[if check.wants.len() > 1 { set as usize } else { 0 }];
+    let tensor = &job.tensors[check.tensor];
+    let mut past = Past(Vec::new());
+    if let Want::Expr(program) = want {
+        for &id in program.tensors() {
+            let input = &job.tensors[id];
+            if input.carry || matches!(input.contents, Contents::None) {
+                return None;
+            }
+            let mut bytes = vec![0; input.bytes() as usize];
+            host.draw(job, id, set, round, &mut bytes, &mut []).ok()?;
+            past.0.push((id, bytes));
+        }
+    }
+    expected(want, &past, round, tensor.dtype, tensor.bytes())
+}
+
+/// Threads of one block along x of the last launch that writes a tensor, where that is more than one.
+fn block_of(job: &Job, tensor: usize) -> Option<u64> {
+    let writer = job.steps.iter().rev().find(|s| s.action.views().any(|(access, view)| access.writes() && view.tensor == tensor))?;
+    match &writer.action {
+        Action::Launch { kernel, .. } => Some(u64::from(job.kernels[*kernel].block[0])).filter(|&b| b > 1),
+        _ => None,
+    }
+}
+
+/// Inputs that kernels were bound to and that hold other bytes than they were given.
+pub(super) fn changed_inputs(job: &Job, plan: &Plan, slot: &Slot, tally: &mut Tally) {
+    for (fill, hashes) in plan.fills.iter().zip(&slot.hashes).filter(|(_, h)| !h.is_empty()) {
+        let Some(memory) = slot.bytes(fill.to.memory) else { continue };
+        let chunk = CHUNK as usize * fill.element as usize;
+        let intact = memory[range(fill.to, fill.bytes)].chunks(chunk).zip(hashes).all(|(part, hash)| hash_of(part) == *hash);
+        if intact {
+            continue;
+        }
+        let name = &job.tensors[fill.tensor].name;
+        let readers = kernels_with(job, fill.tensor, |_| true);
+        let message = format!("`{name}` was changed, though every kernel has it as `in` (kernels that could: {readers})");
+        tally.failures.push(Failure { tensor: Some(name.clone()), ..failure(job, slot, Kind::InputChanged, message) });
+    }
+}
+
+/// Names of the kernels that are given a tensor with an access.
+fn kernels_with(job: &Job, tensor: usize, which: impl Fn(Access) -> bool) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for step in &job.steps {
+        if let Action::Launch { kernel, .. } = step.action
+            && step.action.views().any(|(access, view)| view.tensor == tensor && which(access))
+            && !names.contains(&job.kernels[kernel].name.as_str())
+        {
+            names.push(&job.kernels[kernel].name);
+        }
+    }
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+/// A guard zone that was written: which tensor was run over, on which side, by how much.
+pub(super) fn out_of_bounds(job: &Job, plan: &Plan, memory: &[u8], zone: &Zone, round: u64, set: u32) -> Failure {
+    let word = GUARD_WORD.to_le_bytes();
+    let start = zone.read.offset as usize;
+    let bytes = &memory[start..start + zone.bytes as usize];
+    let hit: Vec<usize> = (0..bytes.len()).filter(|&i| bytes[i] != word[(zone.at.offset as usize + i) % 4]).collect();
+    let (first, last) = (hit.first().copied().unwrap_or(0), hit.last().copied().unwrap_or(0));
+    // Whichever tensor is nearer to the bytes that were hit is the one that was run over.
+    let past_end = match (zone.before, zone.behind) {
+        (Some(_), Some(_)) => first <= bytes.len() - 1 - last,
+        (before, _) => before.is_some(),
+    };
+    let tensor = if past_end { zone.before } else { zone.behind };
+    let (name, size) = tensor.map_or(("a tensor", 1), |t| (plan.tensors[t].name.as_str(), job.tensors[t].dtype.size()));
+    let (span, gap) = if past_end { (last + 1 - first, first) } else { (last + 1 - first, bytes.len() - 1 - last) };
+    let elements = span.div_ceil(size);
+    let side = if past_end { "past the end of" } else { "before the start of" };
+    let distance = if gap >= size { format!(", from {} elements on", gap / size) } else { String::new() };
+    let writers = tensor.map_or("none".into(), |t| kernels_with(job, t, |access| access.writes()));
+    let readers = if writers == "none" { tensor.map(|t| kernels_with(job, t, |_| true)).unwrap_or(writers) } else { writers };
+    let s = if elements == 1 { "" } else { "s" };
+    Failure {
+        kind: Kind::OutOfBounds,
+        round,
+        set: job.sets.get(set as usize).cloned(),
+        tensor: tensor.map(|t| plan.tensors[t].name.clone()),
+        check: None,
+        message: format!("{elements} element{s} written {side} `{name}`{distance} (kernels that could: {readers})"),
+        patterns: Vec::new(),
+        compared: 0,
+        mismatched: 0,
+        mismatches: Vec::new(),
+    }
+}
