@@ -151,13 +151,13 @@ fn products_equal_the_plain_loop_bit_for_bit() {
         let w = World::default().tensor("p", Dtype::F32, &[m, k], &noise).tensor("q", Dtype::F64, &[2, k, n], &noise);
         let got = w.floats("matmul(p, q)", &[2, m, n]);
         let (p, q) = (w.floats("p", &[m, k]), w.floats("q", &[2, k, n]));
-        for at in 0..(2 * m * n) as usize {
+        for (at, got) in got.iter().enumerate() {
             let (g, i, j) = (at / (m * n) as usize, at / n as usize % m as usize, at % n as usize);
             let mut sum = 0.0;
             for l in 0..k as usize {
                 sum += p[i * k as usize + l] * q[(g * k as usize + l) * n as usize + j];
             }
-            assert_eq!(got[at].to_bits(), sum.to_bits(), "{m}x{k}x{n} at {at}");
+            assert_eq!(got.to_bits(), sum.to_bits(), "{m}x{k}x{n} at {at}");
         }
     }
 }
