@@ -9,6 +9,8 @@ mod ops;
 mod parse;
 mod scalar;
 mod scope;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use array::{Inputs, Program, Registers, Scratch, compile};

@@ -165,7 +165,8 @@ fn round_bits(x: f64, precision: i32, low: i32, high: i32) -> f64 {
     let anchor = leading * power_of_two(53 - precision);
     let rounded = (magnitude + anchor) - anchor;
     let limit = power_of_two(high + 1);
-    let value = if magnitude >= limit || rounded >= limit { f64::INFINITY } else { rounded };
+    // No branch, so that whole vectors are rounded at once.
+    let value = if (magnitude >= limit) | (rounded >= limit) { f64::INFINITY } else { rounded };
     if x.is_nan() { x } else { value.copysign(x) }
 }
 

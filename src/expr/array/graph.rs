@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::dims::{Dim, MAX_RANK, broadcast, split};
 use crate::diag::TextError;
 use crate::expr::ast::{Expr, ExprKind, Span, Subscript};
 use crate::expr::ops::{Binary, Class, Fold, Function, Kind, Unary, function};
@@ -9,17 +10,7 @@ use crate::expr::scalar::{integer, wrong_count};
 use crate::expr::scope::{Name, Scope, look_up};
 use crate::tensor::{Dtype, Number, Shape};
 
-/// The most dimensions of a tensor in an expression.
-pub(super) const MAX_RANK: usize = 16;
-
 pub(super) type NodeId = usize;
-
-/// Where one dimension of a viewed value comes from: `offset`, plus the index along `axis` of the result.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Dim {
-    pub offset: u64,
-    pub axis: Option<usize>,
-}
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Op {
@@ -387,26 +378,4 @@ impl<'a> Graph<'a> {
         }
         self.view(span, product, dims, kept)
     }
-}
-
-/// The dimensions before the last two, and those two. The shape has at least two.
-pub(super) fn split(shape: &[u64]) -> (&[u64], [u64; 2]) {
-    match shape {
-        [batch @ .., rows, columns] => (batch, [*rows, *columns]),
-        _ => (&[], [1, 1]),
-    }
-}
-
-/// The shape that two shapes broadcast to, if they do.
-pub(super) fn broadcast(a: &[u64], b: &[u64]) -> Option<Vec<u64>> {
-    let rank = a.len().max(b.len());
-    let extent = |shape: &[u64], at: usize| (at + shape.len()).checked_sub(rank).map_or(1, |at| shape[at]);
-    (0..rank)
-        .map(|at| match (extent(a, at), extent(b, at)) {
-            (x, y) if x == y => Some(x),
-            (1, y) => Some(y),
-            (x, 1) => Some(x),
-            _ => None,
-        })
-        .collect()
 }

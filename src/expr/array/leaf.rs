@@ -1,7 +1,8 @@
 //! Leaves: where the elements that a body starts from lie in memory, and loading them in runs.
 
+use super::dims::MAX_RANK;
 use super::{Buffer, Inputs};
-use crate::expr::array::graph::MAX_RANK;
+use crate::expr::number::to_f64;
 use crate::tensor::Dtype;
 
 /// What a leaf reads.
@@ -69,37 +70,23 @@ impl Leaf {
         (bytes, (self.offset + start) as usize)
     }
 
-    /// Calls `run(at, position, count, stride)` for each run of elements with one stride.
+    /// The runs of `len` elements from `start` on that have one stride.
     #[inline(always)]
-    fn runs(&self, start: u64, len: usize, mut run: impl FnMut(usize, usize, usize, usize)) {
-        let &[(extent, stride), ref outer @ ..] = &self.dims[..] else { return run(0, self.offset as usize, len, 0) };
-        if outer.is_empty() {
-            return run(0, (self.offset + start * stride) as usize, len, stride as usize);
-        }
-        let mut index = [0u64; MAX_RANK];
-        let (mut first, mut rest) = (start % extent, start / extent);
-        let mut base = self.offset;
-        for (slot, &(extent, stride)) in index.iter_mut().zip(outer) {
+    fn runs(&self, start: u64, len: usize) -> Runs<'_> {
+        let (extent, stride, outer) = match &self.dims[..] {
+            [] => (u64::MAX, 0, &[][..]),
+            // One run, however long it is.
+            &[(_, stride)] => (u64::MAX, stride, &[][..]),
+            &[(extent, stride), ref outer @ ..] => (extent, stride, outer),
+        };
+        let (first, mut rest) = if outer.is_empty() { (start, 0) } else { (start % extent, start / extent) };
+        let mut runs = Runs { extent, stride, outer, index: [0; MAX_RANK], base: self.offset, first, at: 0, len };
+        for (slot, &(extent, stride)) in runs.index.iter_mut().zip(outer) {
             *slot = rest % extent;
             rest /= extent;
-            base += *slot * stride;
+            runs.base += *slot * stride;
         }
-        let mut at = 0;
-        while at < len {
-            let count = ((extent - first) as usize).min(len - at);
-            run(at, (base + first * stride) as usize, count, stride as usize);
-            at += count;
-            first = 0;
-            for (slot, &(extent, stride)) in index.iter_mut().zip(outer) {
-                *slot += 1;
-                base += stride;
-                if *slot < extent {
-                    break;
-                }
-                base -= *slot * stride;
-                *slot = 0;
-            }
-        }
+        runs
     }
 
     /// Loads elements `start..start + dst.len()` as floats.
@@ -109,7 +96,16 @@ impl Leaf {
         macro_rules! bytes {
             ($id:expr, $convert:expr) => {{
                 let bytes = inputs.bytes($id);
-                self.runs(start, len, |at, position, count, stride| from_bytes(&mut dst[at..at + count], bytes, position, stride, $convert))
+                for run in self.runs(start, len) {
+                    from_bytes(&mut dst[run.at..run.at + run.count], bytes, run.position, run.stride, $convert);
+                }
+            }};
+        }
+        macro_rules! values {
+            ($values:expr, $convert:expr) => {{
+                for run in self.runs(start, len) {
+                    from_values(&mut dst[run.at..run.at + run.count], $values, run.position, run.stride, $convert);
+                }
             }};
         }
         match self.source {
@@ -129,18 +125,16 @@ impl Leaf {
                 Dtype::Bool => bytes!(id, |b| f64::from(u8::from(u8::from_le_bytes(b) != 0))),
             },
             Source::Buffer(buffer) => match &buffers[buffer] {
-                Buffer::Float(values) => self.runs(start, len, |at, position, count, stride| {
-                    from_values(&mut dst[at..at + count], values, position, stride, |x| x);
-                }),
-                Buffer::Int(values) => self.runs(start, len, |at, position, count, stride| {
-                    from_values(&mut dst[at..at + count], values, position, stride, crate::expr::number::to_f64);
-                }),
+                Buffer::Float(values) => values!(values, |x| x),
+                Buffer::Int(values) => values!(values, to_f64),
             },
-            Source::Iota => self.runs(start, len, |at, position, count, stride| {
-                for (i, d) in dst[at..at + count].iter_mut().enumerate() {
-                    *d = (position + i * stride) as i64 as f64;
+            Source::Iota => {
+                for run in self.runs(start, len) {
+                    for (i, d) in dst[run.at..run.at + run.count].iter_mut().enumerate() {
+                        *d = (run.position + i * run.stride) as i64 as f64;
+                    }
                 }
-            }),
+            }
         }
     }
 
@@ -151,7 +145,16 @@ impl Leaf {
         macro_rules! bytes {
             ($id:expr, $convert:expr) => {{
                 let bytes = inputs.bytes($id);
-                self.runs(start, len, |at, position, count, stride| from_bytes(&mut dst[at..at + count], bytes, position, stride, $convert))
+                for run in self.runs(start, len) {
+                    from_bytes(&mut dst[run.at..run.at + run.count], bytes, run.position, run.stride, $convert);
+                }
+            }};
+        }
+        macro_rules! values {
+            ($values:expr, $convert:expr) => {{
+                for run in self.runs(start, len) {
+                    from_values(&mut dst[run.at..run.at + run.count], $values, run.position, run.stride, $convert);
+                }
             }};
         }
         match self.source {
@@ -168,23 +171,66 @@ impl Leaf {
                 Dtype::U8 | Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16 => bytes!(id, |b| u8::from_le_bytes(b).into()),
             },
             Source::Buffer(buffer) => match &buffers[buffer] {
-                Buffer::Float(values) => self.runs(start, len, |at, position, count, stride| {
-                    from_values(&mut dst[at..at + count], values, position, stride, |x| i128::from(x as i64));
-                }),
-                Buffer::Int(values) => self.runs(start, len, |at, position, count, stride| {
-                    from_values(&mut dst[at..at + count], values, position, stride, |x| x);
-                }),
+                Buffer::Float(values) => values!(values, |x| i128::from(x as i64)),
+                Buffer::Int(values) => values!(values, |x| x),
             },
-            Source::Iota => self.runs(start, len, |at, position, count, stride| {
-                for (i, d) in dst[at..at + count].iter_mut().enumerate() {
-                    *d = (position + i * stride) as i128;
+            Source::Iota => {
+                for run in self.runs(start, len) {
+                    for (i, d) in dst[run.at..run.at + run.count].iter_mut().enumerate() {
+                        *d = (run.position + i * run.stride) as i128;
+                    }
                 }
-            }),
+            }
         }
     }
 
     pub fn is_f32(&self) -> bool {
         matches!(self.source, Source::Tensor { dtype: Dtype::F32, .. })
+    }
+}
+
+/// Consecutive elements of a body whose elements of the source are `stride` apart.
+struct Run {
+    at: usize,
+    position: usize,
+    count: usize,
+    stride: usize,
+}
+
+struct Runs<'a> {
+    extent: u64,
+    stride: u64,
+    outer: &'a [(u64, u64)],
+    index: [u64; MAX_RANK],
+    base: u64,
+    first: u64,
+    at: usize,
+    len: usize,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Run;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Run> {
+        if self.at >= self.len {
+            return None;
+        }
+        let count = usize::try_from(self.extent - self.first).unwrap_or(usize::MAX).min(self.len - self.at);
+        let position = (self.base + self.first * self.stride) as usize;
+        let run = Run { at: self.at, position, count, stride: self.stride as usize };
+        self.at += count;
+        self.first = 0;
+        for (slot, &(extent, stride)) in self.index.iter_mut().zip(self.outer) {
+            *slot += 1;
+            self.base += stride;
+            if *slot < extent {
+                break;
+            }
+            self.base -= *slot * stride;
+            *slot = 0;
+        }
+        Some(run)
     }
 }
 

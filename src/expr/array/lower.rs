@@ -3,98 +3,17 @@
 use std::collections::{HashMap, HashSet};
 
 use super::body::{Arg, Body, Code, Step};
-use super::graph::{Dim, Graph, Node, NodeId, Op, split};
+use super::dims::{Dim, identity, onto, row_major, split};
+use super::graph::{Graph, Node, NodeId, Op};
 use super::leaf::{Leaf, Source};
 use super::run::one;
+use super::stage::{BufferSize, Home, Product, ROUND, Slot, Stage};
 use crate::diag::TextError;
 use crate::expr::ast::Span;
-use crate::expr::number::to_f64;
 use crate::expr::ops::{Class, Fold, Unary};
 
 /// The most steps of a program, all its bodies together.
 const MAX_STEPS: usize = 65_536;
-
-/// The slot of the round's number.
-pub(super) const ROUND: usize = 0;
-
-/// One number, both exact and as a double; floats have no exact side.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub(super) struct Slot {
-    pub int: i128,
-    pub float: f64,
-}
-
-impl Slot {
-    pub fn int(int: i128) -> Slot {
-        Slot { int, float: to_f64(int) }
-    }
-
-    pub fn float(float: f64) -> Slot {
-        Slot { int: 0, float }
-    }
-}
-
-/// Where a materialised value lies.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) enum Home {
-    Slot(usize),
-    Buffer(usize),
-}
-
-/// One action of `prepare`; each uses only what earlier ones gave.
-#[derive(Clone, PartialEq, Debug)]
-pub(super) enum Stage {
-    /// One number computed from others.
-    Number {
-        code: Code,
-        args: [Arg; 3],
-        into: usize,
-        span: Span,
-    },
-    /// One number read from a source.
-    Read {
-        leaf: Leaf,
-        class: Class,
-        into: usize,
-    },
-    /// A body written to a buffer as it is.
-    Fill {
-        body: Body,
-        into: usize,
-    },
-    /// Each run of `run` elements of the body folded into one.
-    Reduce {
-        fold: Fold,
-        body: Body,
-        run: u64,
-        results: u64,
-        into: Home,
-        span: Span,
-    },
-    Product(Product),
-}
-
-/// A batch of matrix products over buffers.
-#[derive(Clone, PartialEq, Debug)]
-pub(super) struct Product {
-    pub class: Class,
-    pub left: usize,
-    pub right: usize,
-    pub into: usize,
-    pub rows: usize,
-    pub inner: usize,
-    pub columns: usize,
-    /// Extent of each batch dimension, and how many matrices one step along it moves, left and right.
-    pub batch: Vec<(u64, u64, u64)>,
-    pub span: Span,
-}
-
-/// Class and elements of a buffer of the scratch.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct BufferSize {
-    pub class: Class,
-    pub elements: u64,
-}
 
 /// A value while lowering.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -413,25 +332,4 @@ impl<'g, 's> Lowering<'g, 's> {
         };
         Some(range.0.abs().max(range.1.abs()))
     }
-}
-
-/// Each dimension from the axis of the same number.
-fn identity(shape: &[u64]) -> Vec<Dim> {
-    shape.iter().enumerate().map(|(axis, &extent)| Dim { offset: 0, axis: (extent != 1).then_some(axis) }).collect()
-}
-
-/// Row-major strides. *Units*: elements.
-fn row_major(shape: &[u64]) -> Vec<u64> {
-    let mut strides = vec![1; shape.len()];
-    for at in (1..shape.len()).rev() {
-        strides[at - 1] = strides[at] * shape[at];
-    }
-    strides
-}
-
-/// The map of an operand that is broadcast to a node, from the node's own.
-fn onto(map: &[Dim], shape: &[u64], operand: &[u64]) -> Vec<Dim> {
-    let skip = shape.len() - operand.len();
-    let dim = |(at, &extent): (usize, &u64)| if extent == 1 { Dim { offset: 0, axis: None } } else { map[at + skip] };
-    operand.iter().enumerate().map(dim).collect()
 }

@@ -4,12 +4,14 @@
 //! `reduce` and `matmul` do what must be whole before any element of the result is known.
 
 mod body;
+mod dims;
 mod graph;
 mod leaf;
 mod lower;
 mod matmul;
 mod reduce;
 mod run;
+mod stage;
 #[cfg(test)]
 mod tests;
 
@@ -17,11 +19,12 @@ use rayon::prelude::*;
 
 use self::body::{Arg, Body};
 use self::graph::{Graph, Op};
-use self::lower::{BufferSize, Home, Lowering, ROUND, Slot, Stage};
+use self::lower::Lowering;
 use self::matmul::Extents;
 use self::reduce::Partial;
 pub use self::run::Registers;
 use self::run::{Context, run};
+use self::stage::{BufferSize, Home, Product, ROUND, Slot, Stage};
 use super::ast::Expr;
 use super::ops::{Class, Kind};
 use super::scope::Scope;
@@ -118,7 +121,7 @@ impl Program {
     ///
     /// *Errors*: the shapes do not broadcast; the message names both.
     pub fn broadcast_to(mut self, shape: &Shape) -> Result<Program, TextError> {
-        if graph::broadcast(self.shape.dims(), shape.dims()).as_deref() != Some(shape.dims()) {
+        if dims::broadcast(self.shape.dims(), shape.dims()).as_deref() != Some(shape.dims()) {
             return Err(TextError::new(0..0, format!("the expression has shape {}, the tensor has {shape}", self.shape))
                 .help("each dimension, from the last one back, is equal or 1"));
         }
@@ -353,14 +356,14 @@ fn fill_with<T: Send>(
     }
 }
 
-impl lower::Product {
+impl Product {
     fn extents(&self) -> Extents {
         Extents { rows: self.rows, inner: self.inner, columns: self.columns }
     }
 }
 
 /// All matrices of a batch.
-fn multiply(product: &lower::Product, buffers: &[Buffer], into: &mut Buffer, pack: &mut [f64], parallel: bool) -> Result<(), TextError> {
+fn multiply(product: &Product, buffers: &[Buffer], into: &mut Buffer, pack: &mut [f64], parallel: bool) -> Result<(), TextError> {
     let extents = product.extents();
     let (left_size, right_size, size) = (extents.rows * extents.inner, extents.inner * extents.columns, extents.rows * extents.columns);
     let count: u64 = product.batch.iter().map(|&(extent, ..)| extent).product();

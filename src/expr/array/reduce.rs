@@ -6,8 +6,8 @@
 use rayon::prelude::*;
 
 use super::body::Body;
-use super::lower::Slot;
 use super::run::{Context, Level, Registers, run};
+use super::stage::Slot;
 use crate::diag::TextError;
 use crate::expr::BLOCK;
 use crate::expr::ast::Span;
@@ -16,8 +16,10 @@ use crate::expr::ops::{Class, Fault, Fold};
 
 /// Elements of a run that one partial result stands for.
 const CHUNK: u64 = 65_536;
-/// Independent sums of one slice: the same number on every machine.
+/// Independent folds of one slice: the same number on every machine.
 const LANES: usize = 16;
+/// The same for sums, whose lanes stay in memory.
+const SUM_LANES: usize = 64;
 /// Elements from which threads are worth their start.
 const PARALLEL: u64 = 65_536;
 
@@ -244,7 +246,7 @@ fn lanes_avx512(fold: Fold, values: &[f64]) -> Partial {
     lanes(fold, values)
 }
 
-/// Folds a slice in 16 lanes, then the lanes in order.
+/// Folds a slice in lanes, then the lanes, always in the same order.
 #[inline(always)]
 fn lanes(fold: Fold, values: &[f64]) -> Partial {
     match fold {
@@ -252,25 +254,38 @@ fn lanes(fold: Fold, values: &[f64]) -> Partial {
         Fold::Min => fold_lanes(fold, values, min),
         Fold::Max => fold_lanes(fold, values, max),
         Fold::Sum | Fold::Mean | Fold::Any | Fold::All => {
-            let (mut sums, mut errors) = ([0.0; LANES], [0.0; LANES]);
-            let (whole, rest) = values.as_chunks::<LANES>();
-            for chunk in whole {
-                for lane in 0..LANES {
-                    let (sum, error) = two_sum(sums[lane], chunk[lane]);
-                    sums[lane] = sum;
-                    errors[lane] += error;
+            let mut all = Partial::default();
+            let (whole, rest) = values.as_chunks::<SUM_LANES>();
+            if !whole.is_empty() {
+                let (mut sums, mut errors) = ([0.0; SUM_LANES], [0.0; SUM_LANES]);
+                for chunk in whole {
+                    for ((sum, error), &value) in sums.iter_mut().zip(&mut errors).zip(chunk) {
+                        let (rounded, lost) = two_sum(*sum, value);
+                        *sum = rounded;
+                        *error += lost;
+                    }
+                }
+                let mut width = SUM_LANES / 2;
+                while width >= 8 {
+                    let ((low, high), (low_errors, high_errors)) = (sums.split_at_mut(width), errors.split_at_mut(width));
+                    let lanes = low.iter_mut().zip(high).zip(low_errors.iter_mut().zip(high_errors));
+                    for ((sum, value), (error, value_error)) in lanes {
+                        let (rounded, lost) = two_sum(*sum, *value);
+                        *sum = rounded;
+                        *error += *value_error + lost;
+                    }
+                    width /= 2;
+                }
+                for (&sum, &error) in sums.iter().zip(&errors).take(8) {
+                    let (rounded, lost) = two_sum(all.float, sum);
+                    all.float = rounded;
+                    all.error += error + lost;
                 }
             }
-            let mut all = Partial::default();
-            for (lane, &value) in rest.iter().enumerate() {
-                let (sum, error) = two_sum(sums[lane], value);
-                sums[lane] = sum;
-                errors[lane] += error;
-            }
-            for lane in 0..LANES {
-                let (sum, error) = two_sum(all.float, sums[lane]);
-                all.float = sum;
-                all.error += error + errors[lane];
+            for &value in rest {
+                let (rounded, lost) = two_sum(all.float, value);
+                all.float = rounded;
+                all.error += lost;
             }
             all
         }

@@ -3,7 +3,7 @@
 //! Products and sums are never contracted, so that every machine gives the same values.
 
 use super::body::{Arg, Body, Code, Step};
-use super::lower::Slot;
+use super::stage::Slot;
 use super::{Buffer, Inputs};
 use crate::diag::TextError;
 use crate::expr::BLOCK;

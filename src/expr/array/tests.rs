@@ -151,13 +151,13 @@ fn products_equal_the_plain_loop_bit_for_bit() {
         let w = World::default().tensor("p", Dtype::F32, &[m, k], &noise).tensor("q", Dtype::F64, &[2, k, n], &noise);
         let got = w.floats("matmul(p, q)", &[2, m, n]);
         let (p, q) = (w.floats("p", &[m, k]), w.floats("q", &[2, k, n]));
-        for at in 0..(2 * m * n) as usize {
+        for (at, got) in got.iter().enumerate() {
             let (g, i, j) = (at / (m * n) as usize, at / n as usize % m as usize, at % n as usize);
             let mut sum = 0.0;
             for l in 0..k as usize {
                 sum += p[i * k as usize + l] * q[(g * k as usize + l) * n as usize + j];
             }
-            assert_eq!(got[at].to_bits(), sum.to_bits(), "{m}x{k}x{n} at {at}");
+            assert_eq!(got.to_bits(), sum.to_bits(), "{m}x{k}x{n} at {at}");
         }
     }
 }
@@ -244,5 +244,25 @@ fn times() {
             }
             println!("{text:<24} parallel={parallel:<5} {:>12.0} ns", best * 1e9);
         }
+    }
+}
+
+#[test]
+fn values_are_numpys() {
+    let file: serde_json::Value = serde_json::from_str(include_str!("../../../tests/data/expr/numpy.json")).unwrap();
+    let numbers = |value: &serde_json::Value| value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<f64>>();
+    let shape = |value: &serde_json::Value| value.as_array().unwrap().iter().map(|x| x.as_u64().unwrap()).collect::<Vec<u64>>();
+    let mut w = World::default();
+    for (name, tensor) in file["tensors"].as_object().unwrap() {
+        let dtype = Dtype::from_name(tensor["dtype"].as_str().unwrap()).unwrap();
+        w = w.tensor(name, dtype, &shape(&tensor["shape"]), &numbers(&tensor["values"]));
+    }
+    for case in file["cases"].as_array().unwrap() {
+        let (text, want) = (case["text"].as_str().unwrap(), numbers(&case["values"]));
+        let dims = shape(&case["shape"]);
+        let got = w.floats(text, &dims);
+        assert_eq!(w.compile(text, &dims).unwrap().shape().dims(), dims, "{text}");
+        let close = |(a, b): (&f64, &f64)| a == b || (a - b).abs() <= 4e-15 * b.abs().max(1e-1);
+        assert!(got.len() == want.len() && got.iter().zip(&want).all(close), "{text}: {got:?} instead of {want:?}");
     }
 }
