@@ -11,3 +11,7 @@ pub mod plan;
 pub mod spec;
 pub mod tensor;
 pub mod verdict;
+pub mod worker;
+
+#[cfg(feature = "cli")]
+pub mod cli;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program: see `runjob::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    runjob::cli::main()
+}

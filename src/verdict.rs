@@ -157,6 +157,34 @@ pub struct Report {
     pub output: String,
 }
 
+impl Report {
+    /// A report of a job that has not run.
+    pub fn empty(job: &str, verdict: Verdict) -> Report {
+        Report {
+            job: job.to_string(),
+            summary: None,
+            verdict,
+            reason: None,
+            device: String::new(),
+            driver: String::new(),
+            backend: "cpu".to_string(),
+            trust: Trust::default(),
+            seed: 0,
+            rounds: 0,
+            run: 0,
+            checked: 0,
+            failed_rounds: 0,
+            checks: Vec::new(),
+            failures: Vec::new(),
+            cost: Cost::default(),
+            setup_counts: Counts::default(),
+            round_counts: Counts::default(),
+            times: Times::default(),
+            output: String::new(),
+        }
+    }
+}
+
 /// What the executor says while it runs.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,7 +5,7 @@ use super::host::{HostSide, hash_of};
 use super::session::range;
 use super::slot::Slot;
 use super::{CHUNK, Tally};
-use crate::check::{Census, Evidence, Stale, describe};
+use crate::check::{Census, Evidence, describe};
 use crate::expr::{BLOCK, Inputs, Program};
 use crate::job::{Action, Contents, Job, Want};
 use crate::plan::{GUARD_WORD, Plan, Poison, Zone, poison_word};
@@ -53,7 +53,7 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
         got,
         want: &want,
         poison: poisoned.then(|| poison_word(dtype, slot.round)),
-        previous: past.as_ref().map(|(round, bytes)| Stale { round: *round, bytes }),
+        previous: past.as_ref().map(|(round, bytes)| (*round, bytes.as_slice())),
         block: block_of(job, check.tensor),
     };
     out.patterns = describe(&evidence);

@@ -23,6 +23,8 @@ use crate::expr::{Program, Scalar};
 use crate::spec::{Backend, Loaded, Order};
 use crate::tensor::{Access, Dtype, Number, RangeError, Shape};
 
+pub use names::MOST_ROUNDS;
+
 /// A runnable job: everything the planner and the executor need, and nothing of the spec's text.
 #[derive(Clone, Debug)]
 pub struct Job {

@@ -1,0 +1,162 @@
+//! The commands that run no kernel.
+
+use std::io::Write;
+
+use super::{CheckArgs, DevicesArgs, PlanArgs, print};
+use crate::device::cpu::{self, CpuOptions};
+use crate::device::Device;
+use crate::diag::{Diagnostic, Located, Severity};
+use crate::job::Overrides;
+use crate::spec::Backend;
+use crate::worker::Request;
+use crate::{job, plan, spec, worker};
+
+/// Writes to standard output; a reader that went away is no error.
+fn out(text: &str) {
+    let _ = anstream::stdout().write_all(text.as_bytes());
+}
+
+pub(super) fn plan(args: &PlanArgs) -> u8 {
+    let request = args.what.request(args.spec.clone(), print::coloured());
+    let resolved = match worker::resolve(&request) {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            print::error(&error.to_string());
+            return 2;
+        }
+    };
+    print::diagnostics(&resolved.text);
+    let Some(job) = resolved.job else { return 2 };
+    let device = match worker::open(&request, None) {
+        Ok(device) => device,
+        Err(error) => {
+            print::error(&error.to_string());
+            return 3;
+        }
+    };
+    match plan::build(&job, device.caps(), &request.plan_options()) {
+        Ok(plan) if args.json => match serde_json::to_string_pretty(&plan) {
+            Ok(text) => {
+                out(&(text + "\n"));
+                0
+            }
+            Err(error) => {
+                print::error(&format!("the plan cannot be written as JSON: {error}"));
+                3
+            }
+        },
+        Ok(plan) => {
+            out(&plan::summary(&plan));
+            0
+        }
+        Err(error) => {
+            print::error(&error.to_string());
+            3
+        }
+    }
+}
+
+/// A problem as editors and scripts read it.
+#[derive(serde::Serialize)]
+struct Problem<'a> {
+    #[serde(flatten)]
+    at: Located,
+    end_line: usize,
+    end_column: usize,
+    #[serde(flatten)]
+    diagnostic: &'a Diagnostic,
+}
+
+pub(super) fn check(args: &CheckArgs) -> u8 {
+    let specs = match super::run::find(&args.specs) {
+        Ok(specs) => specs,
+        Err(code) => return code,
+    };
+    let mut code = 0;
+    for path in specs {
+        let mut request = Request::new(path);
+        request.overrides = Overrides { dims: args.dim.clone(), ..Overrides::default() };
+        request.coloured = print::coloured();
+        if args.json {
+            let loaded = match spec::load(&request.spec) {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    print::error(&error.to_string());
+                    code = 2;
+                    continue;
+                }
+            };
+            let (_, diagnostics) = job::resolve(&loaded, Backend::Cpu, &request.overrides);
+            for diagnostic in &diagnostics {
+                let span = loaded.source.span(&diagnostic.at);
+                let end = loaded.source.locate(span.end);
+                let problem = Problem { at: loaded.source.locate(span.start), end_line: end.line, end_column: end.column, diagnostic };
+                if let Ok(line) = serde_json::to_string(&problem) {
+                    out(&(line + "\n"));
+                }
+                if diagnostic.severity == Severity::Error {
+                    code = 2;
+                }
+            }
+            continue;
+        }
+        match worker::resolve(&request) {
+            Ok(resolved) => {
+                print::diagnostics(&resolved.text);
+                let count = |n: usize, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
+                let name = request.spec.display();
+                if resolved.errors > 0 {
+                    code = 2;
+                    out(&format!("{name}: {}, {}\n", count(resolved.errors, "error"), count(resolved.warnings, "warning")));
+                } else if !args.quiet {
+                    let warnings = if resolved.warnings > 0 { format!(", {}", count(resolved.warnings, "warning")) } else { String::new() };
+                    out(&format!("{name}: ok{warnings}\n"));
+                }
+            }
+            Err(error) => {
+                print::error(&error.to_string());
+                code = 2;
+            }
+        }
+    }
+    code
+}
+
+pub(super) fn schema() -> u8 {
+    match serde_json::to_string_pretty(&spec::schema()) {
+        Ok(text) => {
+            out(&(text + "\n"));
+            0
+        }
+        Err(error) => {
+            print::error(&format!("the schema cannot be written: {error}"));
+            3
+        }
+    }
+}
+
+pub(super) fn devices(args: &DevicesArgs) -> u8 {
+    let device = match cpu::open(CpuOptions::default()) {
+        Ok(device) => device,
+        Err(error) => {
+            print::error(&error.to_string());
+            return 3;
+        }
+    };
+    let caps = device.caps();
+    if args.json {
+        match serde_json::to_string_pretty(&[caps]) {
+            Ok(text) => out(&(text + "\n")),
+            Err(_) => return 3,
+        }
+        return 0;
+    }
+    out(&format!(
+        "cpu  {}\n     kernels in C, compiled by {}\n     {} threads, {} memory\n",
+        caps.name,
+        caps.driver,
+        caps.lanes,
+        plan::bytes(caps.memory)
+    ));
+    0
+}

@@ -1,0 +1,198 @@
+//! The command line: arguments in, text and an exit code out. Everything that prints is here.
+
+mod commands;
+mod print;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::plan::{Host, Trust};
+use crate::worker::Request;
+
+/// Runs compute kernels many times, as a spec says, and checks every round.
+#[derive(Parser, Debug)]
+#[command(name = "runjob", version, about, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 all passed, 1 a check failed or nothing was checked, 2 the spec or the command line is wrong, \
+3 the device or the machine failed (crash, hang), 4 nothing was selected, 130 interrupted";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run specs (the default)
+    Run(RunArgs),
+    /// Show how a spec would run: what stays on the device, what moves, in which order, and why
+    Plan(PlanArgs),
+    /// Report every problem of specs, without running anything
+    Check(CheckArgs),
+    /// List the devices of this machine
+    Devices(DevicesArgs),
+    /// Print the JSON schema of specs
+    Schema,
+    /// Run one job for a parent process
+    #[command(hide = true)]
+    Worker {
+        #[arg(long)]
+        request: String,
+        #[arg(long)]
+        page: String,
+    },
+}
+
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// Specs, or folders that are searched for them
+    #[arg(value_name = "SPEC", required = true)]
+    specs: Vec<PathBuf>,
+    #[command(flatten)]
+    what: WhatArgs,
+    /// Write the reports as JSON, to a file or to standard output
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// Print failures only
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Print the plan, device calls and times of each job
+    #[arg(short, long)]
+    verbose: bool,
+    /// Run in this process: for debuggers; a crash then ends everything and limits are not kept
+    #[arg(long)]
+    in_process: bool,
+}
+
+/// What is run, of one spec.
+#[derive(Args, Debug, Clone)]
+struct WhatArgs {
+    /// Rounds to run instead of `rounds.count`
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=crate::job::MOST_ROUNDS))]
+    rounds: Option<u64>,
+    /// Seed instead of `rounds.seed`
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Value of a dim, such as `n=1024`; may be given again
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_dim)]
+    dim: Vec<(String, i64)>,
+    /// Device to run on
+    #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = ["cpu"])]
+    device: String,
+    /// What is spent on not being fooled: `standard` or `fast`
+    #[arg(long, value_name = "LEVEL", default_value = "standard", value_parser = parse_trust)]
+    trust: Trust,
+    /// Set up and tear down around every round: slow, the yardstick for results
+    #[arg(long, conflicts_with = "slots")]
+    fresh: bool,
+    /// Rounds in flight, instead of what the plan chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    slots: Option<u32>,
+    /// Where the host fills and checks, instead of what the plan chooses: `inline` or `pool`
+    #[arg(long, value_name = "WHERE", value_parser = parse_host)]
+    host: Option<Host>,
+    /// Threads for kernels, and as many for filling and checking
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    threads: Option<usize>,
+    /// Refuse device calls that break the contract between planner and device: for tests of runjob itself
+    #[arg(long, hide = true)]
+    contract: bool,
+}
+
+#[derive(Args, Debug)]
+struct PlanArgs {
+    #[arg(value_name = "SPEC")]
+    spec: PathBuf,
+    #[command(flatten)]
+    what: WhatArgs,
+    /// Print the whole plan as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct CheckArgs {
+    /// Specs, or folders that are searched for them
+    #[arg(value_name = "SPEC", required = true)]
+    specs: Vec<PathBuf>,
+    /// Value of a dim, such as `n=1024`; may be given again
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_dim)]
+    dim: Vec<(String, i64)>,
+    /// Print the problems as JSON, a line each
+    #[arg(long)]
+    json: bool,
+    /// Print problems only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Args, Debug)]
+struct DevicesArgs {
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_dim(text: &str) -> Result<(String, i64), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as n=1024")?;
+    let value = value.trim().replace('_', "");
+    Ok((name.trim().to_string(), value.parse().map_err(|e| format!("`{value}` is not a whole number: {e}"))?))
+}
+
+fn parse_trust(text: &str) -> Result<Trust, String> {
+    match text {
+        "fast" => Ok(Trust::Fast),
+        "standard" => Ok(Trust::Standard),
+        _ => Err("levels are `fast` and `standard`".into()),
+    }
+}
+
+fn parse_host(text: &str) -> Result<Host, String> {
+    match text {
+        "inline" => Ok(Host::Inline),
+        "pool" => Ok(Host::Pool),
+        _ => Err("it is `inline` or `pool`".into()),
+    }
+}
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=4096) => Ok(n),
+        _ => Err("1 to 4096".into()),
+    }
+}
+
+impl WhatArgs {
+    fn request(&self, spec: PathBuf, coloured: bool) -> Request {
+        let mut request = Request::new(spec);
+        request.overrides.dims.clone_from(&self.dim);
+        (request.overrides.rounds, request.overrides.seed) = (self.rounds, self.seed);
+        (request.trust, request.fresh, request.slots, request.host) = (self.trust, self.fresh, self.slots, self.host);
+        (request.threads, request.contract, request.coloured) = (self.threads, self.contract, coloured);
+        request
+    }
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    ExitCode::from(match cli.command {
+        None => run::run(&cli.run),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Plan(args)) => commands::plan(&args),
+        Some(Command::Check(args)) => commands::check(&args),
+        Some(Command::Devices(args)) => commands::devices(&args),
+        Some(Command::Schema) => commands::schema(),
+        Some(Command::Worker { request, page }) => crate::worker::child(&request, &page),
+    })
+}

@@ -1,0 +1,216 @@
+//! Reports as text for people.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::path::Path;
+
+use crate::plan::{self, nanoseconds};
+use crate::verdict::{Failure, Report, Verdict};
+use crate::worker::{self, Request};
+
+/// Whether diagnostics are coloured.
+pub(super) fn coloured() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// A message about the command line or the machine.
+pub(super) fn error(message: &str) {
+    let _ = writeln!(anstream::stderr(), "error: {message}");
+}
+
+/// Problems of a spec, rendered.
+pub(super) fn diagnostics(text: &str) {
+    let _ = anstream::stderr().write_all(text.as_bytes());
+}
+
+pub(super) fn invalid(spec: &Path) {
+    let _ = writeln!(anstream::stderr(), "{}: the spec is wrong, nothing was run", spec.display());
+}
+
+/// The plan of a job, for `--verbose`.
+pub(super) fn plan_of(request: &Request) {
+    use crate::device::Device;
+    let Ok(resolved) = worker::resolve(request) else { return };
+    let (Some(job), Ok(device)) = (resolved.job, worker::open(request, None)) else { return };
+    if let Ok(plan) = plan::build(&job, device.caps(), &request.plan_options()) {
+        let _ = writeln!(anstream::stdout(), "{}", plan::summary(&plan));
+    }
+}
+
+/// What a job came to.
+pub(super) fn report(report: &Report, quiet: bool, verbose: bool) {
+    let good = report.verdict.exit_code() == 0;
+    if quiet && good {
+        return;
+    }
+    let mut text = headline(report);
+    if !good || report.verdict == Verdict::Xfail {
+        if let Some(reason) = &report.reason {
+            let _ = writeln!(text, "  {}", indent(reason, "  "));
+        }
+        for failure in &report.failures {
+            tell(&mut text, failure);
+        }
+        let explained = {
+            let mut rounds: Vec<u64> = report.failures.iter().map(|f| f.round).collect();
+            rounds.dedup();
+            rounds.len() as u64
+        };
+        if report.failed_rounds > explained {
+            let _ = writeln!(text, "  and {} more rounds", report.failed_rounds - explained);
+        }
+        printed(&mut text, report);
+    }
+    if verbose {
+        details(&mut text, report);
+    }
+    let _ = anstream::stdout().write_all(text.as_bytes());
+}
+
+fn headline(report: &Report) -> String {
+    use anstyle::{AnsiColor, Style};
+    let colour = match report.verdict {
+        Verdict::Pass | Verdict::Xfail => AnsiColor::Green,
+        Verdict::Skip | Verdict::Unchecked | Verdict::Interrupted => AnsiColor::Yellow,
+        _ => AnsiColor::Red,
+    };
+    let style = Style::new().bold().fg_color(Some(colour.into()));
+    let mut text = format!("{style}{}{style:#} {}", report.verdict.name(), report.job);
+    let plural = |n: u64| if n == 1 { "" } else { "s" };
+    let _ = match report.verdict {
+        Verdict::Pass => write!(text, ": {} round{}, every one checked", report.run, plural(report.run)),
+        Verdict::Fail | Verdict::Xfail if report.run > 0 => write!(text, ": {} of {} rounds failed", report.failed_rounds, report.run),
+        _ => write!(text, ": {} of {} rounds checked", report.checked, report.rounds),
+    };
+    // A time of rounds that were wrong is no result.
+    if report.verdict == Verdict::Pass && report.times.rounds > 0 {
+        let round = report.times.total / report.times.rounds;
+        let _ = write!(text, ", {} a round", nanoseconds(round));
+        let times = &report.times;
+        if times.sampled > 0 {
+            let part = |ns: u64| nanoseconds(ns / times.sampled);
+            let _ = write!(text, " (fill {}, run {}, check {})", part(times.fill), part(times.run), part(times.check));
+        }
+    }
+    if !report.device.is_empty() {
+        let _ = write!(text, "; {}: {}, trust {}", report.backend, report.device, report.trust.name());
+    }
+    text.push('\n');
+    for check in report.checks.iter().filter(|_| report.verdict == Verdict::Pass) {
+        let default = if check.default_tolerance { " (the dtype's default)" } else { "" };
+        let _ = writeln!(text, "  {}  {}{default}: {} elements", check.text, check.tolerance, grouped(check.elements));
+    }
+    text
+}
+
+fn tell(text: &mut String, failure: &Failure) {
+    let set = failure.set.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
+    let _ = writeln!(text, "\n  round {}{set}: {}", failure.round, failure.message);
+    if let Some(check) = &failure.check {
+        let _ = writeln!(text, "    check  {check}");
+    }
+    for pattern in &failure.patterns {
+        let _ = writeln!(text, "    {pattern}");
+    }
+    if failure.mismatches.is_empty() {
+        return;
+    }
+    let mut rows = vec![["at", "got", "want", "abs error", "rel error", "ulp"].map(String::from)];
+    for at in &failure.mismatches {
+        if at.worst && failure.mismatches.iter().any(|m| !m.worst && m.index == at.index) {
+            continue;
+        }
+        let m = &at.mismatch;
+        let ulp = if m.ulp == u64::MAX { "inf".to_string() } else { m.ulp.to_string() };
+        let place = format!("{:?}{}", at.index, if at.worst { " (worst)" } else { "" });
+        rows.push([place, m.got.to_string(), m.want.to_string(), short(m.abs), short(m.rel), ulp]);
+    }
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
+        let _ = writeln!(text, "    {}", cells.join("  "));
+    }
+}
+
+fn printed(text: &mut String, report: &Report) {
+    if report.output.trim().is_empty() {
+        return;
+    }
+    let lines: Vec<&str> = report.output.trim_end().lines().collect();
+    let _ = writeln!(text, "  the kernels printed:");
+    for line in lines.iter().take(20) {
+        let _ = writeln!(text, "    | {line}");
+    }
+    if lines.len() > 20 {
+        let _ = writeln!(text, "    ... {} more lines", lines.len() - 20);
+    }
+}
+
+fn details(text: &mut String, report: &Report) {
+    let (setup, rounds) = (&report.setup_counts, &report.round_counts);
+    let _ = writeln!(
+        text,
+        "  seed      {}\n  driver    {}\n  set-up    {}: {} allocations, {}, {} kernels loaded, {} graphs\n  rounds    {} replays, {} launches, {} copies, {} fills, {} allocations, {} kernels loaded",
+        report.seed,
+        report.driver,
+        nanoseconds(report.times.setup),
+        setup.allocs,
+        plan::bytes(setup.bytes_allocated),
+        setup.loads,
+        setup.records,
+        rounds.replays,
+        rounds.launches,
+        rounds.copies,
+        rounds.fills,
+        rounds.allocs,
+        rounds.loads,
+    );
+}
+
+/// The last lines of a run of several specs.
+pub(super) fn totals(reports: &[Report], invalid: usize) {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for report in reports {
+        match counts.iter_mut().find(|(name, _)| *name == report.verdict.name()) {
+            Some((_, n)) => *n += 1,
+            None => counts.push((report.verdict.name(), 1)),
+        }
+    }
+    if invalid > 0 {
+        counts.push(("wrong spec", invalid));
+    }
+    let listed: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
+    let _ = writeln!(anstream::stdout(), "{} specs: {}", reports.len() + invalid, listed.join(", "));
+}
+
+/// A number to three digits.
+fn short(x: f64) -> String {
+    if x.is_nan() {
+        "nan".into()
+    } else if x == 0.0 || (1e-3..1e6).contains(&x.abs()) {
+        format!("{x:.4}")
+    } else {
+        format!("{x:.2e}")
+    }
+}
+
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push('_');
+        }
+        out.push(c);
+    }
+    out
+}
+
+fn indent(text: &str, by: &str) -> String {
+    text.trim_end().replace('\n', &format!("\n{by}"))
+}

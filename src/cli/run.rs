@@ -1,0 +1,207 @@
+//! `runjob SPEC...`: every spec in a worker, one after the other; a line or a story for each; one exit code.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{RunArgs, print};
+use crate::exec::{Phase, Progress};
+use crate::verdict::{Event, Report, Verdict};
+use crate::worker::{self, Message, Outcome, Request, Watcher};
+
+static STOPS: AtomicU32 = AtomicU32::new(0);
+
+/// All specs of the paths: files as they are, folders searched, in the order of their names.
+///
+/// *Errors*: the exit code, after a message.
+pub(super) fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, u8> {
+    let mut specs = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let mut found = Vec::new();
+            if let Err(error) = search(path, 0, &mut found) {
+                print::error(&format!("cannot search `{}`: {error}", path.display()));
+                return Err(2);
+            }
+            found.sort();
+            specs.extend(found);
+        } else if path.exists() {
+            specs.push(path.clone());
+        } else {
+            print::error(&format!("there is no file `{}`", path.display()));
+            return Err(2);
+        }
+    }
+    if specs.is_empty() {
+        print::error("no spec was found: folders are searched for files that end in .toml");
+        return Err(4);
+    }
+    Ok(specs)
+}
+
+/// Folders nested deeper than this are taken for a loop of links.
+const DEEPEST: usize = 32;
+
+fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if depth > DEEPEST {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            search(&path, depth + 1, found)?;
+        } else if path.extension().is_some_and(|e| e == "toml") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Exit codes from the one that says most to the one that says least.
+const WORST_FIRST: [u8; 5] = [130, 2, 3, 1, 4];
+
+pub(super) fn run(args: &RunArgs) -> u8 {
+    let specs = match find(&args.specs) {
+        Ok(specs) => specs,
+        Err(code) => return code,
+    };
+    // A second handler cannot be installed; the program has only this one.
+    let _ = ctrlc::set_handler(|| {
+        if STOPS.fetch_add(1, Ordering::Relaxed) == 0 {
+            let _ = writeln!(std::io::stderr(), "\nstopping after the rounds in flight; once more to stop at once");
+        }
+    });
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            print::error(&format!("cannot find this program to start it as a worker: {error}"));
+            return 3;
+        }
+    };
+    let many = specs.len() > 1;
+    let mut codes = Vec::new();
+    let mut reports: Vec<Report> = Vec::new();
+    let mut invalid = 0;
+    for spec in specs {
+        if STOPS.load(Ordering::Relaxed) > 0 {
+            codes.push(130);
+            break;
+        }
+        let request = args.what.request(spec, print::coloured());
+        let outcome = if args.in_process { in_process(&request) } else { worker::supervise(&request, &program, &mut Bar::new(args.quiet)) };
+        match outcome {
+            Outcome::Invalid { diagnostics } => {
+                print::diagnostics(&diagnostics);
+                print::invalid(&request.spec);
+                invalid += 1;
+                codes.push(2);
+            }
+            Outcome::Ended { diagnostics, report } => {
+                if !args.quiet {
+                    print::diagnostics(&diagnostics);
+                }
+                if args.verbose {
+                    print::plan_of(&request);
+                }
+                print::report(&report, args.quiet, args.verbose);
+                codes.push(report.verdict.exit_code());
+                reports.push(*report);
+            }
+        }
+    }
+    if many {
+        print::totals(&reports, invalid);
+    }
+    if let Some(file) = &args.json
+        && let Err(code) = write_json(file, &reports)
+    {
+        codes.push(code);
+    }
+    WORST_FIRST.into_iter().find(|code| codes.contains(code)).unwrap_or(0)
+}
+
+fn write_json(file: &Path, reports: &[Report]) -> Result<(), u8> {
+    let text = serde_json::to_string_pretty(reports).map_err(|error| {
+        print::error(&format!("the reports cannot be written as JSON: {error}"));
+        3
+    })?;
+    if file == Path::new("-") {
+        let _ = writeln!(std::io::stdout(), "{text}");
+        return Ok(());
+    }
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The old file stays whole until the new one is.
+    let written = tempfile::NamedTempFile::new_in(folder)
+        .and_then(|mut new| new.write_all(text.as_bytes()).and_then(|()| new.flush()).map(|()| new))
+        .and_then(|new| new.persist(file).map_err(|e| e.error));
+    written.map(|_| ()).map_err(|error| {
+        print::error(&format!("cannot write `{}`: {error}", file.display()));
+        3
+    })
+}
+
+fn in_process(request: &Request) -> Outcome {
+    static PROGRESS: Progress = Progress::new();
+    let mut diagnostics = String::new();
+    let mut errors = 0;
+    let mut report = None;
+    let mut refused = None;
+    worker::execute(request, &PROGRESS, &mut |message| match message {
+        Message::Diagnostics { text, errors: n, .. } => {
+            diagnostics.push_str(&text);
+            errors += n;
+        }
+        Message::Event(Event::Done(done)) => report = Some(done),
+        Message::Refused { message } => refused = Some(message),
+        _ => {}
+    });
+    if errors > 0 {
+        return Outcome::Invalid { diagnostics };
+    }
+    let name = request.spec.display().to_string();
+    let report = report.unwrap_or_else(|| Box::new(Report { reason: refused, ..Report::empty(&name, Verdict::Error) }));
+    Outcome::Ended { diagnostics, report }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+struct Bar {
+    bar: ProgressBar,
+    since: Instant,
+}
+
+impl Bar {
+    fn new(quiet: bool) -> Bar {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Bar { bar, since: Instant::now() }
+    }
+}
+
+impl Watcher for Bar {
+    fn progress(&mut self, job: &str, rounds: u64, progress: &Progress) {
+        // A job of a blink needs no bar.
+        if self.since.elapsed() < Duration::from_millis(300) || progress.phase() == Phase::Done {
+            return;
+        }
+        self.bar.set_prefix(job.to_string());
+        self.bar.set_length(rounds);
+        self.bar.set_position(progress.rounds_verified());
+        self.bar.set_message(progress.phase().name());
+    }
+
+    fn stops_asked(&self) -> u32 {
+        STOPS.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

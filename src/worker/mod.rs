@@ -1,0 +1,174 @@
+//! One job from request to events: read the spec, open the device, plan, run. Done in a process of its own
+//! (`supervise`), so that a kernel can crash, hang or exit without taking the verdicts of earlier rounds along.
+
+mod child;
+mod supervise;
+mod unix;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::cpu::{self, CpuOptions};
+use crate::device::{Caps, Trace, TraceOptions};
+use crate::diag::{self, Severity, Style};
+use crate::exec::{self, Phase, Progress};
+use crate::job::{self, Job, Overrides};
+use crate::plan::{self, Host, Options, Trust};
+use crate::spec::{self, Backend};
+use crate::verdict::{Event, Report};
+
+pub use child::child;
+pub use supervise::{Outcome, Watcher, supervise};
+
+/// What to run, and how.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub spec: PathBuf,
+    pub overrides: Overrides,
+    pub trust: Trust,
+    pub fresh: bool,
+    pub slots: Option<u32>,
+    pub host: Option<Host>,
+    /// Threads for kernels and for host work; otherwise as many as the machine runs at once.
+    pub threads: Option<usize>,
+    /// Enforce the device contract: slow, for tests.
+    pub contract: bool,
+    /// Diagnostics with terminal colours.
+    pub coloured: bool,
+}
+
+impl Request {
+    /// A request for a spec, with everything else as it is by default.
+    pub fn new(spec: impl Into<PathBuf>) -> Request {
+        Request {
+            spec: spec.into(),
+            overrides: Overrides::default(),
+            trust: Trust::default(),
+            fresh: false,
+            slots: None,
+            host: None,
+            threads: None,
+            contract: false,
+            coloured: false,
+        }
+    }
+
+    pub fn plan_options(&self) -> Options {
+        Options { trust: self.trust, fresh: self.fresh, slots: self.slots, host: self.host }
+    }
+}
+
+/// Times that the parent holds a worker to. *Units*: milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Deadlines {
+    pub compile: u64,
+    pub prepare: u64,
+    pub run: u64,
+    pub check: u64,
+}
+
+impl Default for Deadlines {
+    fn default() -> Deadlines {
+        Deadlines { compile: 120_000, prepare: 60_000, run: 60_000, check: 60_000 }
+    }
+}
+
+impl Deadlines {
+    fn of(job: &Job) -> Deadlines {
+        let ms = |d: Duration| (d.as_millis() as u64).max(1);
+        Deadlines { compile: ms(job.limits.compile), prepare: ms(job.limits.prepare), run: ms(job.limits.run), check: ms(job.limits.check) }
+    }
+
+    /// The limit of a phase, with its name in the spec.
+    pub fn of_phase(&self, phase: Phase) -> (Duration, &'static str) {
+        let (ms, name) = match phase {
+            Phase::Compile => (self.compile, "compile"),
+            // Planning and set-up fill and upload.
+            Phase::Start | Phase::Plan | Phase::Setup | Phase::Prepare => (self.prepare, "prepare"),
+            Phase::Run | Phase::Done => (self.run, "run"),
+            Phase::Check => (self.check, "check"),
+        };
+        (Duration::from_millis(ms), name)
+    }
+}
+
+/// What a worker sends to its parent, a line each.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// Problems of the spec, rendered.
+    Diagnostics { text: String, errors: usize, warnings: usize },
+    /// Resolved and planned: the limits hold from here.
+    Job { name: String, kernels: Vec<String>, xfail: Option<String>, deadlines: Deadlines },
+    Event(Event),
+    /// The job could not be started, for a reason that is neither the spec's nor a kernel's.
+    Refused { message: String },
+}
+
+/// A job that was read and resolved; the diagnostics are in `text`.
+pub struct Resolved {
+    pub job: Option<Job>,
+    pub text: String,
+    pub errors: usize,
+    pub warnings: usize,
+}
+
+/// Reads and resolves a spec. *Errors*: only what keeps its text from being read.
+pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
+    let loaded = spec::load(&request.spec)?;
+    let (job, diagnostics) = job::resolve(&loaded, Backend::Cpu, &request.overrides);
+    let style = if request.coloured { Style::Coloured } else { Style::Plain };
+    let count = |severity| diagnostics.iter().filter(|d| d.severity == severity).count();
+    let text = diagnostics.iter().map(|d| diag::render(&loaded.source, d, style) + "\n").collect::<Vec<_>>().join("\n");
+    Ok(Resolved { job, text, errors: count(Severity::Error), warnings: count(Severity::Warning) })
+}
+
+/// Opens the device of a request.
+pub fn open(request: &Request, node: Option<&'static AtomicU32>) -> Result<Trace, crate::device::DeviceError> {
+    let device = cpu::open(CpuOptions { threads: request.threads, at_node: node, ..CpuOptions::default() })?;
+    Ok(Trace::new(Box::new(device), TraceOptions { log: false, contract: request.contract }))
+}
+
+/// Runs one job in this process. The last message is the report, or says why there is none.
+pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn FnMut(Message) + Send)) {
+    use crate::device::Device;
+    progress.enter(Phase::Plan, 0);
+    let resolved = match resolve(request) {
+        Ok(resolved) => resolved,
+        Err(error) => return send(Message::Diagnostics { text: format!("error: {error}\n"), errors: 1, warnings: 0 }),
+    };
+    if !resolved.text.is_empty() {
+        send(Message::Diagnostics { text: resolved.text, errors: resolved.errors, warnings: resolved.warnings });
+    }
+    let Some(job) = resolved.job else { return };
+    let kernels = job.kernels.iter().map(|k| k.name.clone()).collect();
+    send(Message::Job { name: job.name.clone(), kernels, xfail: job.xfail.clone(), deadlines: Deadlines::of(&job) });
+    let mut device = match open(request, Some(&progress.node)) {
+        Ok(device) => device,
+        Err(error) => return send(Message::Refused { message: error.to_string() }),
+    };
+    let plan = match plan::build(&job, device.caps(), &request.plan_options()) {
+        Ok(plan) => plan,
+        Err(error) => return send(Message::Event(Event::Done(Box::new(unplanned(&job, device.caps(), request, &error.to_string()))))),
+    };
+    let threads = request.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    exec::run(&job, &plan, &mut device, threads, progress, &mut |event| send(Message::Event(event)));
+}
+
+/// The report of a job that does not fit the device.
+fn unplanned(job: &Job, caps: &Caps, request: &Request, message: &str) -> Report {
+    Report {
+        reason: Some(message.to_string()),
+        device: caps.name.clone(),
+        driver: caps.driver.clone(),
+        trust: request.trust,
+        seed: job.rounds.seed,
+        rounds: job.rounds.count,
+        summary: job.summary.clone(),
+        ..Report::empty(&job.name, crate::verdict::Verdict::Error)
+    }
+}

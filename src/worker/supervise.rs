@@ -1,0 +1,278 @@
+//! The parent's side: starts a worker, holds it to its limits, and makes a report of what it said or failed to say.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use super::unix::{self, Page};
+use super::{Deadlines, Message, Request};
+use crate::exec::{Phase, Progress};
+use crate::verdict::{Event, Failure, Report, Verdict};
+
+/// How often the parent looks at the worker's page.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Bytes of a kernel's prints that are kept.
+const MOST_OUTPUT: usize = 64 << 10;
+
+/// What the caller of [`supervise`] wants to see while a job runs.
+pub trait Watcher {
+    /// Called some times a second.
+    fn progress(&mut self, _job: &str, _rounds: u64, _progress: &Progress) {}
+
+    /// How often the user asked to stop: once ends after the rounds in flight, twice at once.
+    fn stops_asked(&self) -> u32 {
+        0
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// The spec is wrong; the diagnostics say how.
+    Invalid { diagnostics: String },
+    /// The job ended, well or not; warnings may have been found.
+    Ended { diagnostics: String, report: Box<Report> },
+}
+
+/// Runs a request in a worker process.
+///
+/// `program` is this program: it is started again as `program worker --request ... --page ...`.
+pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn Watcher) -> Outcome {
+    let name = request.spec.display().to_string();
+    let failed = |message: String| Outcome::Ended {
+        diagnostics: String::new(),
+        report: Box::new(Report { reason: Some(message), ..Report::empty(&name, Verdict::Error) }),
+    };
+    let page = match Page::create() {
+        Ok(page) => page,
+        Err(error) => return failed(format!("cannot make the page that a worker reports on, in the temporary folder: {error}")),
+    };
+    let text = match serde_json::to_string(request) {
+        Ok(text) => text,
+        Err(error) => return failed(format!("the request cannot be written as JSON: {error}")),
+    };
+    let (reader, writer) = match std::io::pipe() {
+        Ok(pipe) => pipe,
+        Err(error) => return failed(format!("cannot make a pipe for a worker: {error}")),
+    };
+    let mut command = Command::new(program);
+    command.arg("worker").arg("--request").arg(text).arg("--page").arg(page.path());
+    command.stdin(Stdio::from(writer)).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return failed(format!("cannot start a worker (`{}`): {error}", program.display())),
+    };
+    // The parent's copy of the writing end goes with the command, so that the worker's end is the end of the pipe.
+    drop(command);
+    let (sender, messages) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines() {
+            let Ok(line) = line else { break };
+            if let Ok(message) = serde_json::from_str::<Message>(&line)
+                && sender.send(message).is_err()
+            {
+                break;
+            }
+        }
+    });
+    let prints = [child.stdout.take().map(capture), child.stderr.take().map(capture)];
+    let mut watch = Watch { deadlines: Deadlines::default(), said: Said::default(), beat: 0, since: Instant::now(), late: None };
+    let status = watch.follow(&mut child, &messages, page.progress(), watcher);
+    let printed = |text: Option<Receiver<String>>| text.and_then(|t| t.recv_timeout(Duration::from_secs(1)).ok()).unwrap_or_default();
+    let [out, err] = prints.map(printed);
+    watch.said.outcome(&name, request, page.progress(), status, watch.late, out + &err)
+}
+
+/// Collects what a worker prints, up to a limit; sends it at the end.
+fn capture(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        let mut left_out = 0usize;
+        let mut buffer = [0u8; 8192];
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            let keep = n.min(MOST_OUTPUT - kept.len());
+            kept.extend_from_slice(&buffer[..keep]);
+            left_out += n - keep;
+        }
+        let mut text = String::from_utf8_lossy(&kept).into_owned();
+        if left_out > 0 {
+            text.push_str(&format!("\n[{left_out} more bytes]\n"));
+        }
+        let _ = sender.send(text);
+    });
+    receiver
+}
+
+/// What a worker has said so far.
+#[derive(Default)]
+struct Said {
+    diagnostics: String,
+    errors: usize,
+    job: Option<String>,
+    kernels: Vec<String>,
+    xfail: Option<String>,
+    device: String,
+    driver: String,
+    rounds: u64,
+    failures: Vec<Failure>,
+    report: Option<Box<Report>>,
+    refused: Option<String>,
+}
+
+struct Watch {
+    deadlines: Deadlines,
+    said: Said,
+    beat: u64,
+    since: Instant,
+    late: Option<(Phase, Duration, &'static str)>,
+}
+
+/// How a worker ended.
+enum End {
+    Exited(std::process::ExitStatus),
+    Killed,
+}
+
+impl Watch {
+    fn follow(&mut self, child: &mut Child, messages: &Receiver<Message>, progress: &Progress, watcher: &mut dyn Watcher) -> End {
+        loop {
+            match messages.recv_timeout(LOOK) {
+                Ok(message) => {
+                    self.hear(message);
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    // The pipe is closed: the worker is ending, or a kernel closed its descriptors.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            watcher.progress(self.said.job.as_deref().unwrap_or(""), self.said.rounds, progress);
+            match child.try_wait() {
+                Ok(Some(status)) => {
+                    unix::kill_group(child.id());
+                    while let Ok(message) = messages.recv_timeout(Duration::from_millis(200)) {
+                        self.hear(message);
+                    }
+                    return End::Exited(status);
+                }
+                Ok(None) => {}
+                Err(_) => return End::Killed,
+            }
+            match watcher.stops_asked() {
+                0 => {}
+                1 => progress.ask_to_stop(),
+                _ => {
+                    end(child);
+                    return End::Killed;
+                }
+            }
+            let beat = progress.beat();
+            if beat != self.beat {
+                (self.beat, self.since) = (beat, Instant::now());
+            }
+            let (limit, name) = self.deadlines.of_phase(progress.phase());
+            if self.since.elapsed() > limit {
+                self.late = Some((progress.phase(), limit, name));
+                end(child);
+                return End::Killed;
+            }
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        let said = &mut self.said;
+        match message {
+            Message::Diagnostics { text, errors, .. } => {
+                said.diagnostics.push_str(&text);
+                said.errors += errors;
+            }
+            Message::Job { name, kernels, xfail, deadlines } => {
+                (said.job, said.kernels, said.xfail) = (Some(name), kernels, xfail);
+                self.deadlines = deadlines;
+            }
+            Message::Event(Event::Planned { device, driver, rounds, .. }) => (said.device, said.driver, said.rounds) = (device, driver, rounds),
+            Message::Event(Event::Failed(failure)) => said.failures.push(*failure),
+            Message::Event(Event::Done(report)) => said.report = Some(report),
+            Message::Refused { message } => said.refused = Some(message),
+        }
+    }
+}
+
+fn end(child: &mut Child) {
+    unix::kill_group(child.id());
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+impl Said {
+    fn outcome(self, spec: &str, request: &Request, progress: &Progress, end: End, late: Option<(Phase, Duration, &'static str)>, output: String) -> Outcome {
+        let diagnostics = self.diagnostics;
+        if self.errors > 0 {
+            return Outcome::Invalid { diagnostics };
+        }
+        if let Some(mut report) = self.report {
+            report.output = output;
+            return Outcome::Ended { diagnostics, report };
+        }
+        let name = self.job.as_deref().unwrap_or(spec);
+        let (round, verified, phase) = (progress.round(), progress.rounds_verified(), progress.phase());
+        let place = match phase {
+            Phase::Compile => {
+                let kernel = self.kernels.get(progress.kernel() as usize).map_or("a kernel", String::as_str);
+                format!("while compiling and loading `{kernel}`")
+            }
+            Phase::Prepare | Phase::Run | Phase::Check if verified == 0 && round == 0 => format!("in round 0 or its warm-up, while {}", phase.name()),
+            Phase::Prepare | Phase::Run | Phase::Check => format!("in round {round}, while {}", phase.name()),
+            _ => format!("while {}", phase.name()),
+        };
+        let stands = match verified {
+            0 => String::new(),
+            n => format!("; {n} rounds before it were checked"),
+        };
+        let (mut verdict, mut reason) = match (late, self.refused, end) {
+            (Some((_, limit, key)), ..) => {
+                (Verdict::Timeout, format!("no progress for {limit:?} {place}{stands} (`limits.{key}`)"))
+            }
+            (_, Some(message), _) => (Verdict::Error, message),
+            (_, _, End::Killed) => (Verdict::Interrupted, format!("stopped {place}{stands}")),
+            (_, _, End::Exited(status)) => {
+                let how = match (status.signal(), status.code()) {
+                    (Some(signal), _) => format!("the process ended by {}", unix::signal_name(signal)),
+                    (_, Some(code)) => format!("the process called exit({code}) before the job was done"),
+                    _ => "the process ended".to_string(),
+                };
+                (Verdict::Crash, format!("{how}, {place}{stands}"))
+            }
+        };
+        if let (Some(why), Verdict::Crash | Verdict::Timeout) = (&self.xfail, verdict) {
+            reason = format!("{why} ({}: {reason})", verdict.name());
+            verdict = Verdict::Xfail;
+        }
+        let failed_rounds = {
+            let mut rounds: Vec<u64> = self.failures.iter().map(|f| f.round).collect();
+            rounds.dedup();
+            rounds.len() as u64
+        };
+        Outcome::Ended {
+            diagnostics,
+            report: Box::new(Report {
+                reason: Some(reason),
+                device: self.device,
+                driver: self.driver,
+                trust: request.trust,
+                rounds: self.rounds,
+                run: verified,
+                checked: verified,
+                failed_rounds,
+                failures: self.failures,
+                output,
+                ..Report::empty(name, verdict)
+            }),
+        }
+    }
+}
