@@ -291,8 +291,9 @@ per_level! {
     fn close(level; dtype: Dtype, got: &[u8], want: &[f64], rtol: f64, atol: f64, nan: bool) -> u32 {
         let passes = |got: f64, want: f64| {
             let allowance = atol + rtol * want.abs();
-            // A finite bound refuses an infinite distance also where an infinite expectation made the allowance so, or NaN.
-            let bound = if allowance < f64::MAX { allowance } else { f64::MAX };
+            // A finite bound refuses an infinite distance also where an infinite expectation made the allowance so.
+            // A NaN allowance stays one: nothing is within it.
+            let bound = if allowance > f64::MAX { f64::MAX } else { allowance };
             // Equal infinities have a NaN distance.
             ((got - want).abs() <= bound) | (got == want)
         };
