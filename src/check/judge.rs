@@ -15,7 +15,7 @@ pub(super) fn round_to_bits(dtype: Dtype, want: Number) -> u64 {
 }
 
 /// The 16-bit float format of a dtype that is one.
-pub(super) fn narrow(dtype: Dtype) -> Option<Narrow> {
+fn narrow(dtype: Dtype) -> Option<Narrow> {
     match dtype {
         Dtype::F16 => Some(Narrow::F16),
         Dtype::Bf16 => Some(Narrow::Bf16),

@@ -18,9 +18,8 @@ struct Case {
 fn case(dtype: Dtype, dims: &[u64], got: impl Fn(usize, &[f64]) -> f64) -> Case {
     let n: u64 = dims.iter().product();
     // Distinct, of varied size and sign, exact in every dtype.
-    let want: Vec<f64> = (0..n)
-        .map(|i| (1 + (i * 37) % 101) as f64 * if dtype.is_signed() || dtype.is_float() { [1.0, -1.0, 1.0][i as usize % 3] } else { 1.0 })
-        .collect();
+    let sign = |i: u64| if i % 3 == 1 && (dtype.is_signed() || dtype.is_float()) { -1.0 } else { 1.0 };
+    let want: Vec<f64> = (0..n).map(|i| sign(i) * (1 + (i * 37) % 101) as f64).collect();
     let got = (0..want.len()).map(|i| got(i, &want)).collect();
     Case { dtype, dims: dims.to_vec(), want, got, unwritten: vec![], previous: None, block: None }
 }
@@ -184,12 +183,7 @@ fn patterns_that_almost_hold_are_not_named() {
         (floats(&[64], |i, w| w[i] * (1.0 + 3e-6)), "want"),
     ] {
         let words = case.words();
-        assert!(
-            !words.is_empty() && words.iter().all(|w| !w.contains(part))
-                || part == "rows" && words.is_empty()
-                || part == "every" && words.is_empty(),
-            "{part}: {words:?}"
-        );
+        assert!(words.iter().all(|w| !w.contains(part)), "{part}: {words:?}");
     }
 }
 

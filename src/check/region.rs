@@ -31,10 +31,11 @@ pub(super) fn name(shape: &Shape, indices: &[usize]) -> Option<Region> {
             Region::many(format!("all {elements} elements"))
         });
     }
-    if shape.rank() >= 2 && indices.len() > 1 {
-        if let Some(region) = bounding_box(shape, indices) {
-            return Some(region);
-        }
+    if shape.rank() >= 2
+        && indices.len() > 1
+        && let Some(region) = bounding_box(shape, indices)
+    {
+        return Some(region);
     }
     if indices.len() == 1 {
         let words = match shape.rank() {

@@ -42,6 +42,20 @@ impl Tolerance {
         Tolerance { rtol: Some(rtol), atol: Some(atol), ..Tolerance::default() }
     }
 
+    /// Whether the numbers make sense.
+    ///
+    /// *Errors*: a message for a negative, infinite or NaN `rtol` or `atol`.
+    pub fn validate(&self) -> Result<(), String> {
+        for (name, value) in [("rtol", self.rtol), ("atol", self.atol)] {
+            if let Some(value) = value
+                && !(value.is_finite() && value >= 0.0)
+            {
+                return Err(format!("{name} is {}, it must be finite and not negative", Wide(value)));
+            }
+        }
+        Ok(())
+    }
+
     /// `(rtol, atol)` where one of them is given.
     pub(super) fn close(&self) -> Option<(f64, f64)> {
         (self.rtol.is_some() || self.atol.is_some()).then(|| (self.rtol.unwrap_or(0.0), self.atol.unwrap_or(0.0)))
@@ -241,6 +255,17 @@ mod tests {
         assert!(!accepts(&rel(0.0, 1.0), 5, Number::Int(7)));
         assert!(!accepts(&ulp(1), big, Number::Int(i128::from(big) - 2)));
         assert!(!accepts(&rel(1.0, 1.0), 5, Number::Float(f64::INFINITY)));
+    }
+
+    #[test]
+    fn numbers_without_sense_are_refused_and_let_nothing_pass() {
+        for bad in [f64::NAN, -1.0] {
+            assert!(!f32(&rel(bad, 0.0), 1.5, 1.0) && !f32(&rel(0.0, bad), 1.5, 1.0), "{bad}");
+        }
+        assert_eq!(rel(f64::NAN, 0.0).validate(), Err("rtol is nan, it must be finite and not negative".into()));
+        assert_eq!(rel(0.0, -1.0).validate(), Err("atol is -1, it must be finite and not negative".into()));
+        assert_eq!(rel(f64::INFINITY, 0.0).validate(), Err("rtol is inf, it must be finite and not negative".into()));
+        assert_eq!(rel(0.0, 1e300).validate(), Ok(()));
     }
 
     #[test]

@@ -29,10 +29,10 @@ impl Narrow {
     /// `x` rounded once to this format's values, as f64. NaN stays NaN, overflow is infinity.
     #[inline(always)]
     pub fn round(self, x: f64) -> f64 {
+        // `beyond` is the power of two that follows the largest finite value.
         let (mantissa, least, beyond) = match self {
-            // 2^16 and 2^128 are the first values past the largest finite ones.
             Narrow::F16 => (10u64, 1023 - 14, 65536.0),
-            Narrow::Bf16 => (7u64, 1023 - 126, 3.402_823_669_209_384_6e38),
+            Narrow::Bf16 => (7u64, 1023 - 126, 2.0 * (1u128 << 127) as f64),
         };
         let bits = x.to_bits();
         let sign = bits & (1 << 63);

@@ -1,6 +1,8 @@
 //! Turns a probability into the value of a standard normal variable, the same bits on every processor.
 //!
-//! Only + - * / and square root are used, each of which IEEE 754 rounds in one way, and none is fused.
+//! Constants are written with the digits that their sources print. Only + - * / and square root are used, each of which IEEE 754 rounds in one way, and none is fused.
+
+#![allow(clippy::excessive_precision)]
 
 /// Value of the inverse of the standard normal distribution function at `p`, 0 < p < 1.
 ///
