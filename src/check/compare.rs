@@ -4,9 +4,9 @@
 
 use super::census::{Census, Mismatch};
 use super::tolerance::Tolerance;
-use crate::data::narrow::Narrow;
-use crate::data::simd::{Level, per_level};
 use crate::expr::Block;
+use crate::tensor::narrow::Narrow;
+use crate::tensor::simd::{Level, per_level};
 use crate::tensor::{Dtype, Number};
 
 /// Elements of a block at most, and of a pass over converted expectations.

@@ -2,39 +2,11 @@
 
 use std::fmt;
 
-use crate::data::narrow::Narrow;
 use crate::tensor::{Dtype, Number};
 
 /// The bits of an expectation rounded once to a dtype, to nearest, ties to even. For integers that do not fit: 0.
 pub(super) fn round_to_bits(dtype: Dtype, want: Number) -> u64 {
-    match (narrow(dtype), want) {
-        (Some(narrow), Number::Float(want)) => narrow.to_bits(narrow.round(want)).into(),
-        (Some(narrow), Number::Int(want)) => narrow.to_bits(narrow.round(to_odd(want))).into(),
-        (None, want) => dtype.encode(want).unwrap_or(0),
-    }
-}
-
-/// The 16-bit float format of a dtype that is one.
-fn narrow(dtype: Dtype) -> Option<Narrow> {
-    match dtype {
-        Dtype::F16 => Some(Narrow::F16),
-        Dtype::Bf16 => Some(Narrow::Bf16),
-        _ => None,
-    }
-}
-
-/// An integer as f64, rounded to odd, so that rounding it again to fewer bits rounds as if once.
-fn to_odd(value: i128) -> f64 {
-    let nearest = value as f64;
-    if nearest as i128 == value {
-        return nearest;
-    }
-    let toward_zero = if nearest.abs() > value.unsigned_abs() as f64 || (nearest as i128).unsigned_abs() > value.unsigned_abs() {
-        f64::from_bits(nearest.to_bits() - 1)
-    } else {
-        nearest
-    };
-    f64::from_bits(toward_zero.to_bits() | 1)
+    dtype.encode(want).unwrap_or(0)
 }
 
 /// A float in a message: plain where that is short, with an exponent where it is not.

@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use super::{CheckArgs, DevicesArgs, PlanArgs, print};
-use crate::device::cpu::{self, CpuOptions};
 use crate::device::Device;
+use crate::device::cpu::{self, CpuOptions};
 use crate::diag::{Diagnostic, Located, Severity};
 use crate::job::Overrides;
 use crate::spec::Backend;

@@ -1,10 +1,10 @@
 //! Turns (source, key, time, element index) into element bytes, in any pieces and in any order.
 
-use super::narrow::Narrow;
 use super::normal;
 use super::philox::{Draw, Key};
-use super::simd::{Level, per_level};
 use super::source::Source;
+use crate::tensor::narrow::Narrow;
+use crate::tensor::simd::{Level, per_level};
 use crate::tensor::{Dtype, Number};
 
 /// Elements per pass over the scratch words on the stack.

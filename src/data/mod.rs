@@ -4,11 +4,9 @@
 
 mod generate;
 mod map;
-pub mod narrow;
 mod normal;
 mod npy;
 mod philox;
-pub(crate) mod simd;
 mod source;
 
 pub use generate::{fill, permutation};

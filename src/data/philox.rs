@@ -4,7 +4,7 @@
 //! Random123's known answers. The counter is (block low word, block high word, time, draw); word `j` of
 //! block `b` belongs to element `4 * b + j`.
 
-use super::simd::Level;
+use crate::tensor::simd::Level;
 
 /// The time of contents that are the same in every round.
 pub const EVERY_ROUND: u32 = u32::MAX;

@@ -58,7 +58,7 @@ pub(super) fn check(job: &Job, plan: &Plan, _session: &Session, slot: &mut Slot,
                 report.rounds += 1;
                 report.elements += census.compared;
                 let whole = census.compared == job.tensors[check.tensor].shape.elements();
-                if census.mismatched > check.tolerance.max_mismatches || !whole {
+                if !census.passes(&check.tolerance) || !whole {
                     report.failed_rounds += 1;
                     bad = true;
                     if tally.explained < MOST_EXPLAINED {
@@ -159,7 +159,8 @@ fn one(
                     let mut from = start;
                     while from < end {
                         let len = (end - from).min(BLOCK as u64) as usize;
-                        let block = program.block(scratch, &mut registers, &inputs, slot.round, from, len).map_err(|e: TextError| e.message)?;
+                        let block =
+                            program.block(scratch, &mut registers, &inputs, slot.round, from, len).map_err(|e: TextError| e.message)?;
                         let at = (from - start) as usize * size;
                         compare(dtype, &got[at..at + len * size], block, from, &check.tolerance, &mut census);
                         if keeps {
@@ -188,7 +189,11 @@ fn one(
             let step = CHUNK as usize * size;
             (0..chunks)
                 .try_for_each(|at| {
-                    let part = if keeps { &mut next[at as usize * step..((at as usize + 1) * step).min(elements as usize * size)] } else { &mut [][..] };
+                    let part = if keeps {
+                        &mut next[at as usize * step..((at as usize + 1) * step).min(elements as usize * size)]
+                    } else {
+                        &mut [][..]
+                    };
                     census.merge(&chunk(at, part)?);
                     Ok::<(), String>(())
                 })
@@ -288,7 +293,14 @@ fn restore_guard(memory: &mut [u8], zone: &Zone) {
 }
 
 /// Reads the guards of memories that all slots share. Nothing is in flight.
-pub(super) fn shared_guards(job: &Job, plan: &Plan, session: &Session, device: &mut dyn Device, tally: &mut Tally, round: u64) -> Result<(), Stop> {
+pub(super) fn shared_guards(
+    job: &Job,
+    plan: &Plan,
+    session: &Session,
+    device: &mut dyn Device,
+    tally: &mut Tally,
+    round: u64,
+) -> Result<(), Stop> {
     if plan.modes.iter().all(|m| !m.guards) {
         return Ok(());
     }

@@ -29,7 +29,8 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
         0 => String::new(),
         n => format!(", {n} allowed"),
     };
-    out.message = format!("{} of {} elements of `{}` are out of tolerance{share}{allowed}", census.mismatched, census.compared, tensor.name);
+    out.message =
+        format!("{} of {} elements of `{}` are out of tolerance{share}{allowed}", census.mismatched, census.compared, tensor.name);
     let at = |m: &crate::check::Mismatch, worst| At { index: tensor.shape.index_of(m.index), mismatch: *m, worst };
     out.mismatches = census.first.iter().map(|m| at(m, false)).collect();
     out.mismatches.extend(census.worst.iter().map(|m| at(m, true)));
@@ -44,7 +45,8 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
     let (dtype, size) = (tensor.dtype, tensor.dtype.size());
     let mut wrong = vec![false; got.len() / size];
     mark(check, &check.wants[want_index], &inputs, slot.round, dtype, got, &mut wrong);
-    let poisoned = plan.poison.iter().any(|p| p.tensor == check.tensor) && matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window(_));
+    let poisoned =
+        plan.poison.iter().any(|p| p.tensor == check.tensor) && matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window(_));
     let past = slot.round.checked_sub(1).and_then(|round| Some((round, past_expectation(job, host, check, round)?)));
     let evidence = Evidence {
         dtype,

@@ -121,7 +121,9 @@ impl<'a> Executor<'a> {
         let freed = self.device.reset();
         let (mut verdict, mut reason) = match &outcome {
             Ok(()) => (self.verdict(), None),
-            Err(Stop::Interrupted) => (Verdict::Interrupted, Some(format!("stopped after {} of {} rounds", self.tally.run, self.job.rounds.count))),
+            Err(Stop::Interrupted) => {
+                (Verdict::Interrupted, Some(format!("stopped after {} of {} rounds", self.tally.run, self.job.rounds.count)))
+            }
             Err(Stop::Device(error)) => (Verdict::Error, Some(error.to_string())),
         };
         if let (Ok(()), Err(error)) = (&outcome, freed) {
@@ -166,7 +168,11 @@ impl<'a> Executor<'a> {
     fn verdict(&self) -> Verdict {
         let evaluation = self.tally.failures.iter().any(|f| matches!(f.kind, Kind::Evaluation | Kind::Device));
         if self.tally.failed_rounds > 0 {
-            return if evaluation && self.tally.failures.iter().all(|f| matches!(f.kind, Kind::Evaluation | Kind::Device)) { Verdict::Error } else { Verdict::Fail };
+            return if evaluation && self.tally.failures.iter().all(|f| matches!(f.kind, Kind::Evaluation | Kind::Device)) {
+                Verdict::Error
+            } else {
+                Verdict::Fail
+            };
         }
         if self.job.checks.is_empty() {
             return Verdict::Unchecked;
@@ -229,7 +235,12 @@ impl<'a> Executor<'a> {
     }
 
     /// Set-up, one round, tear-down, for every round.
-    fn fresh_rounds(&mut self, kernels: &[crate::device::Kernel], host: &mut HostSide, setup_counts: &mut crate::device::Counts) -> Result<(), Stop> {
+    fn fresh_rounds(
+        &mut self,
+        kernels: &[crate::device::Kernel],
+        host: &mut HostSide,
+        setup_counts: &mut crate::device::Counts,
+    ) -> Result<(), Stop> {
         use crate::device::Device;
         *setup_counts = self.device.counts();
         self.tally.times.setup = self.started.elapsed().as_nanos() as u64;

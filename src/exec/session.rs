@@ -56,7 +56,8 @@ impl Session {
             }
         }
         for slot in 0..slots {
-            let graphs = plan.graphs.iter().map(|nodes| device.record(&session.translate(nodes, slot, kernels))).collect::<Result<Vec<_>>>()?;
+            let graphs =
+                plan.graphs.iter().map(|nodes| device.record(&session.translate(nodes, slot, kernels))).collect::<Result<Vec<_>>>()?;
             session.graphs.push(graphs);
         }
         session.start = session.translate(&plan.start_nodes, 0, kernels);
@@ -177,7 +178,12 @@ fn own(plan: &Plan, of_plan: &[Node], translated: &[Node]) -> Vec<Node> {
         Cmd::Launch { .. } => false,
     };
     // Fills of memories of their own wait for nothing.
-    of_plan.iter().zip(translated).filter(|(plan, _)| per_slot(plan)).map(|(_, node)| Node { cmd: node.cmd.clone(), after: Vec::new() }).collect()
+    of_plan
+        .iter()
+        .zip(translated)
+        .filter(|(plan, _)| per_slot(plan))
+        .map(|(_, node)| Node { cmd: node.cmd.clone(), after: Vec::new() })
+        .collect()
 }
 
 /// The bytes of a home within its memory.

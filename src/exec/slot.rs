@@ -46,7 +46,12 @@ impl Slot {
             vec![0; if fill.bound && hashed { chunks } else { 0 }]
         };
         // Expectations read what was uploaded, so those memories are mapped again to check.
-        let read = plan.reads.iter().map(|r| r.from.memory).chain(plan.zones.iter().map(|z| z.read.memory)).chain(plan.fills.iter().map(|f| f.to.memory));
+        let read = plan
+            .reads
+            .iter()
+            .map(|r| r.from.memory)
+            .chain(plan.zones.iter().map(|z| z.read.memory))
+            .chain(plan.fills.iter().map(|f| f.to.memory));
         Slot {
             index,
             round: 0,
@@ -90,7 +95,8 @@ impl Slot {
         }
         for (index, fill) in plan.fills.iter().enumerate() {
             let bytes = self.mapped[fill.to.memory as usize].as_deref_mut().ok_or_else(|| broken("a filled memory is not mapped"))?;
-            host.draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index]).map_err(failed)?;
+            host.draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index])
+                .map_err(failed)?;
         }
         for (index, var) in job.vars.iter().enumerate() {
             let mut problem = None;
@@ -100,7 +106,8 @@ impl Slot {
                     0
                 })
             };
-            let word = var.word(self.round, &mut element).map_err(|e| failed(format!("`{}` in round {}: {}", var.text, self.round, e.0)))?;
+            let word =
+                var.word(self.round, &mut element).map_err(|e| failed(format!("`{}` in round {}: {}", var.text, self.round, e.0)))?;
             if let Some(message) = problem {
                 return Err(failed(message));
             }

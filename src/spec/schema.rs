@@ -1,8 +1,8 @@
 //! The JSON schema (draft-07) of a spec, from the types that serde reads.
 
+use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::Transform;
-use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use super::Spec;
@@ -81,9 +81,10 @@ pub(super) fn one_object(schema: &mut Schema) {
     );
 }
 
-/// Keys of a spec's types, for a test that every one is described.
 #[cfg(test)]
 mod tests {
+    use schemars::JsonSchema;
+
     use super::*;
 
     #[test]

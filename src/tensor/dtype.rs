@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::narrow::Narrow;
 use super::{Number, RangeError};
 
 /// Element type of a tensor or a scalar.
@@ -132,8 +133,8 @@ impl Dtype {
                 (Dtype::F64, n) => n.to_f64().to_bits(),
                 (Dtype::F32, Number::Int(i)) => (i as f32).to_bits().into(),
                 (Dtype::F32, Number::Float(f)) => (f as f32).to_bits().into(),
-                (Dtype::F16, n) => f16::from_f64(n.to_f64()).to_bits().into(),
-                (_, n) => bf16::from_f64(n.to_f64()).to_bits().into(),
+                (Dtype::F16, n) => narrow(Narrow::F16, n),
+                (_, n) => narrow(Narrow::Bf16, n),
             });
         }
         let value = number.to_integer().ok_or_else(out_of_range)?;
@@ -182,6 +183,25 @@ impl Dtype {
     }
 }
 
+/// The bits of a number rounded once to a 16-bit float.
+fn narrow(format: Narrow, number: Number) -> u64 {
+    let wide = match number {
+        Number::Float(x) => x,
+        Number::Int(i) => to_odd(i),
+    };
+    format.to_bits(format.round(wide)).into()
+}
+
+/// An integer as f64, rounded to odd, so that rounding it again to fewer bits rounds as if once.
+fn to_odd(value: i128) -> f64 {
+    let nearest = value as f64;
+    if nearest as i128 == value {
+        return nearest;
+    }
+    let toward_zero = if (nearest as i128).unsigned_abs() > value.unsigned_abs() { f64::from_bits(nearest.to_bits() - 1) } else { nearest };
+    f64::from_bits(toward_zero.to_bits() | 1)
+}
+
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -214,6 +234,11 @@ mod tests {
         assert_eq!(Dtype::Bf16.encode(Number::Float(257.0)), Ok(0x4380));
         assert_eq!(Dtype::F32.encode(Number::Int((1 << 24) + 1)), Ok(0x4b80_0000));
         assert_eq!(Dtype::F16.encode(Number::Float(1e9)), Ok(0x7c00));
+        // Just above the middle of two values, by less than f32 holds: rounded twice it would go down.
+        assert_eq!(Dtype::F16.encode(Number::Float(1.0 + 2f64.powi(-11) + 2f64.powi(-40))), Ok(0x3c01));
+        assert_eq!(Dtype::Bf16.encode(Number::Float(1.0 + 2f64.powi(-8) + 2f64.powi(-40))), Ok(0x3f81));
+        let middle = (1i128 << 70) + (1 << 62);
+        assert_eq!(Dtype::Bf16.encode(Number::Int(middle + 1)), Dtype::Bf16.encode(Number::Int(middle)).map(|b| b + 1));
     }
 
     #[test]

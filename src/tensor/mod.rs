@@ -4,9 +4,11 @@
 
 pub mod bits;
 mod dtype;
+pub(crate) mod narrow;
 mod number;
 mod param;
 mod shape;
+pub(crate) mod simd;
 
 pub use dtype::Dtype;
 pub use number::{Number, RangeError};

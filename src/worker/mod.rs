@@ -101,12 +101,23 @@ impl Deadlines {
 #[serde(rename_all = "snake_case")]
 pub enum Message {
     /// Problems of the spec, rendered.
-    Diagnostics { text: String, errors: usize, warnings: usize },
+    Diagnostics {
+        text: String,
+        errors: usize,
+        warnings: usize,
+    },
     /// Resolved and planned: the limits hold from here.
-    Job { name: String, kernels: Vec<String>, xfail: Option<String>, deadlines: Deadlines },
+    Job {
+        name: String,
+        kernels: Vec<String>,
+        xfail: Option<String>,
+        deadlines: Deadlines,
+    },
     Event(Event),
     /// The job could not be started, for a reason that is neither the spec's nor a kernel's.
-    Refused { message: String },
+    Refused {
+        message: String,
+    },
 }
 
 /// A job that was read and resolved; the diagnostics are in `text`.

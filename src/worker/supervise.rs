@@ -195,7 +195,9 @@ impl Watch {
                 (said.job, said.kernels, said.xfail) = (Some(name), kernels, xfail);
                 self.deadlines = deadlines;
             }
-            Message::Event(Event::Planned { device, driver, rounds, .. }) => (said.device, said.driver, said.rounds) = (device, driver, rounds),
+            Message::Event(Event::Planned { device, driver, rounds, .. }) => {
+                (said.device, said.driver, said.rounds) = (device, driver, rounds)
+            }
             Message::Event(Event::Failed(failure)) => said.failures.push(*failure),
             Message::Event(Event::Done(report)) => said.report = Some(report),
             Message::Refused { message } => said.refused = Some(message),
@@ -210,7 +212,15 @@ fn end(child: &mut Child) {
 }
 
 impl Said {
-    fn outcome(self, spec: &str, request: &Request, progress: &Progress, end: End, late: Option<(Phase, Duration, &'static str)>, output: String) -> Outcome {
+    fn outcome(
+        self,
+        spec: &str,
+        request: &Request,
+        progress: &Progress,
+        end: End,
+        late: Option<(Phase, Duration, &'static str)>,
+        output: String,
+    ) -> Outcome {
         let diagnostics = self.diagnostics;
         if self.errors > 0 {
             return Outcome::Invalid { diagnostics };
@@ -226,7 +236,9 @@ impl Said {
                 let kernel = self.kernels.get(progress.kernel() as usize).map_or("a kernel", String::as_str);
                 format!("while compiling and loading `{kernel}`")
             }
-            Phase::Prepare | Phase::Run | Phase::Check if verified == 0 && round == 0 => format!("in round 0 or its warm-up, while {}", phase.name()),
+            Phase::Prepare | Phase::Run | Phase::Check if verified == 0 && round == 0 => {
+                format!("in round 0 or its warm-up, while {}", phase.name())
+            }
             Phase::Prepare | Phase::Run | Phase::Check => format!("in round {round}, while {}", phase.name()),
             _ => format!("while {}", phase.name()),
         };
@@ -235,9 +247,7 @@ impl Said {
             n => format!("; {n} rounds before it were checked"),
         };
         let (mut verdict, mut reason) = match (late, self.refused, end) {
-            (Some((_, limit, key)), ..) => {
-                (Verdict::Timeout, format!("no progress for {limit:?} {place}{stands} (`limits.{key}`)"))
-            }
+            (Some((_, limit, key)), ..) => (Verdict::Timeout, format!("no progress for {limit:?} {place}{stands} (`limits.{key}`)")),
             (_, Some(message), _) => (Verdict::Error, message),
             (_, _, End::Killed) => (Verdict::Interrupted, format!("stopped {place}{stands}")),
             (_, _, End::Exited(status)) => {

@@ -60,7 +60,7 @@ impl Level {
 macro_rules! per_level {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($level:ident; $($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        $vis fn $name($level: $crate::data::simd::Level, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name($level: $crate::tensor::simd::Level, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn body($($arg: $ty),*) $(-> $ret)? $body
 
@@ -78,13 +78,13 @@ macro_rules! per_level {
 
             debug_assert!($level.available());
             match $level {
-                $crate::data::simd::Level::Portable => body($($arg),*),
+                $crate::tensor::simd::Level::Portable => body($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: a `Level` other than `Portable` is only made where the processor has its instructions.
-                $crate::data::simd::Level::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::tensor::simd::Level::Avx2 => unsafe { avx2($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                $crate::data::simd::Level::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::tensor::simd::Level::Avx512 => unsafe { avx512($($arg),*) },
             }
         }
     };

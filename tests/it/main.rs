@@ -1,0 +1,9 @@
+//! One binary for all tests from outside, a module per subject.
+
+mod arrows;
+mod bad;
+mod cli;
+mod executor;
+mod planner;
+mod schema;
+mod verdicts;
