@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 
 use crate::plan::{self, nanoseconds};
+use crate::tensor::Number;
 use crate::verdict::{Failure, Report, Verdict};
 use crate::worker::{self, Request};
 
@@ -48,8 +49,12 @@ pub(super) fn report(report: &Report, quiet: bool, verbose: bool) {
         if let Some(reason) = &report.reason {
             let _ = writeln!(text, "  {}", indent(reason, "  "));
         }
+        let mut shown: Vec<(Option<&str>, Option<&str>)> = Vec::new();
         for failure in &report.failures {
-            tell(&mut text, failure);
+            // The first failure of each kind tells its story, those of later rounds a line.
+            let kind = (failure.check.as_deref(), failure.tensor.as_deref());
+            tell(&mut text, failure, !shown.contains(&kind));
+            shown.push(kind);
         }
         let explained = {
             let mut rounds: Vec<u64> = report.failures.iter().map(|f| f.round).collect();
@@ -103,9 +108,12 @@ fn headline(report: &Report) -> String {
     text
 }
 
-fn tell(text: &mut String, failure: &Failure) {
+fn tell(text: &mut String, failure: &Failure, story: bool) {
     let set = failure.set.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
-    let _ = writeln!(text, "\n  round {}{set}: {}", failure.round, failure.message);
+    let _ = writeln!(text, "  round {}{set}: {}", failure.round, failure.message);
+    if !story {
+        return;
+    }
     if let Some(check) = &failure.check {
         let _ = writeln!(text, "    check  {check}");
     }
@@ -123,7 +131,7 @@ fn tell(text: &mut String, failure: &Failure) {
         let m = &at.mismatch;
         let ulp = if m.ulp == u64::MAX { "inf".to_string() } else { m.ulp.to_string() };
         let place = format!("{:?}{}", at.index, if at.worst { " (worst)" } else { "" });
-        rows.push([place, m.got.to_string(), m.want.to_string(), short(m.abs), short(m.rel), ulp]);
+        rows.push([place, digits(m.got), digits(m.want), short(m.abs), short(m.rel), ulp]);
     }
     let mut widths = [0; 6];
     for row in &rows {
@@ -186,6 +194,14 @@ pub(super) fn totals(reports: &[Report], invalid: usize) {
     }
     let listed: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
     let _ = writeln!(anstream::stdout(), "{} specs: {}", reports.len() + invalid, listed.join(", "));
+}
+
+/// A value to nine significant digits, which tell any two f32 apart.
+fn digits(number: Number) -> String {
+    match number {
+        Number::Float(x) if x.is_finite() => Number::Float(format!("{x:.8e}").parse().unwrap_or(x)).to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// A number to three digits.

@@ -95,7 +95,8 @@ pub enum Arg {
 pub enum Cmd {
     /// `src` and `dst` have the same length and do not overlap.
     Copy { src: Slice, dst: Slice },
-    /// Repeats a little-endian 32-bit word; the last one may be cut off. `dst.offset` is a multiple of 4.
+    /// Repeats a little-endian 32-bit word from the first byte of `dst`; the last one may be cut off. A pattern that
+    /// repeats within the word (of an 8- or 16-bit dtype) may start at any element of that size.
     Fill { dst: Slice, pattern: Word },
     /// A grid of 0 in any dimension is no launch. `args` has one entry per parameter that is not `local`.
     Launch { kernel: Kernel, grid: [Word; 3], args: Vec<Arg> },
@@ -130,8 +131,10 @@ pub struct Caps {
     pub memory: u64,
     /// Largest single allocation. *Units*: bytes.
     pub largest_alloc: u64,
-    /// Alignment of every slice that a kernel is given. *Units*: bytes.
+    /// Alignment of tensors in a memory. *Units*: bytes.
     pub alignment: u64,
+    /// Alignment that a slice must have to be bound to a kernel; 1 where an element's own size is enough. *Units*: bytes.
+    pub bind_alignment: u64,
     /// Most threads in a block, and most per dimension.
     pub max_block: u64,
     pub max_block_dims: [u64; 3],

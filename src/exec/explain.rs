@@ -34,6 +34,14 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
     let at = |m: &crate::check::Mismatch, worst| At { index: tensor.shape.index_of(m.index), mismatch: *m, worst };
     out.mismatches = census.first.iter().map(|m| at(m, false)).collect();
     out.mismatches.extend(census.worst.iter().map(|m| at(m, true)));
+    if census.nan_want > 0 {
+        let way = if check.tolerance.nan_equal {
+            "nothing but NaN passes there"
+        } else {
+            "NaN never passes, unless the check says nan = \"equal\""
+        };
+        out.patterns.push(format!("{} of the expected elements are NaN: {way}", census.nan_want));
+    }
     if tensor.shape.elements() > MOST_DESCRIBED {
         return out;
     }
@@ -58,7 +66,7 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
         previous: past.as_ref().map(|(round, bytes)| (*round, bytes.as_slice())),
         block: block_of(job, check.tensor),
     };
-    out.patterns = describe(&evidence);
+    out.patterns.extend(describe(&evidence));
     out
 }
 

@@ -179,6 +179,13 @@ impl Plan {
         set * self.modes.len() + mode
     }
 
+    /// Nodes of a mode's graphs that come after the steps: read-back, and copies of guard zones.
+    pub fn trailing(&self, mode: usize) -> usize {
+        let mode = &self.modes[mode];
+        let reads = self.reads.iter().filter(|r| self.tensors[r.tensor].home.is_some_and(|home| home != r.from)).count();
+        reads + self.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near) && z.at != z.read).count()
+    }
+
     /// Index into `modes` for a round. The last round and a slot's first are in full, as is every 64th.
     pub fn mode(&self, round: u64) -> usize {
         if self.modes.len() == 1 {

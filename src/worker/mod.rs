@@ -170,6 +170,35 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
     exec::run(&job, &plan, &mut device, threads, progress, &mut |event| send(Message::Event(event)));
 }
 
+/// The step that the device was at, in words: from the page of a worker that is gone, and the plan made again.
+fn where_of(request: &Request, progress: &Progress) -> Option<String> {
+    use crate::device::Device;
+    use std::sync::atomic::Ordering;
+    let job = resolve(request).ok()?.job?;
+    let device = open(request, None).ok()?;
+    let plan = plan::build(&job, device.caps(), &request.plan_options()).ok()?;
+    let mode = plan.mode(progress.round());
+    let nodes = plan.graphs.get(plan.graph(0, mode))?;
+    let before = nodes.len().checked_sub(plan.trailing(mode) + job.steps.len())?;
+    let index = (progress.node.load(Ordering::Relaxed) as usize).checked_sub(before)?;
+    let step = job.steps.get(index)?;
+    let origin = &job.origins[step.origin as usize];
+    let turns: Vec<String> = origin.loops.iter().zip(&step.turn).map(|(name, value)| format!("{name} = {value}")).collect();
+    let turn = if turns.is_empty() { String::new() } else { format!(", {}", turns.join(", ")) };
+    let protected: Vec<String> = step
+        .action
+        .views()
+        .filter(|(_, view)| device.caps().unified && plan.tensors[view.tensor].class == plan::Class::Resident)
+        .map(|(_, view)| format!("`{}`", job.tensors[view.tensor].name))
+        .collect();
+    let note = match protected.as_slice() {
+        [] => String::new(),
+        [name] => format!("; its `in` {name} is mapped read-only, a kernel that writes there ends so"),
+        names => format!("; its `in` {} are mapped read-only, a kernel that writes there ends so", names.join(", ")),
+    };
+    Some(format!("in step {index}, `{}`{turn}{note}", origin.label))
+}
+
 /// The report of a job that does not fit the device.
 fn unplanned(job: &Job, caps: &Caps, request: &Request, message: &str) -> Report {
     Report {

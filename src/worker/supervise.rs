@@ -246,17 +246,26 @@ impl Said {
             0 => String::new(),
             n => format!("; {n} rounds before it were checked"),
         };
+        let at = if phase == Phase::Run {
+            super::where_of(request, progress).map(|at| format!(": {at}")).unwrap_or_default()
+        } else {
+            String::new()
+        };
         let (mut verdict, mut reason) = match (late, self.refused, end) {
-            (Some((_, limit, key)), ..) => (Verdict::Timeout, format!("no progress for {limit:?} {place}{stands} (`limits.{key}`)")),
+            (Some((_, limit, key)), ..) => (Verdict::Timeout, format!("no progress for {limit:?} {place}{at}{stands} (`limits.{key}`)")),
             (_, Some(message), _) => (Verdict::Error, message),
             (_, _, End::Killed) => (Verdict::Interrupted, format!("stopped {place}{stands}")),
             (_, _, End::Exited(status)) => {
                 let how = match (status.signal(), status.code()) {
+                    _ if phase == Phase::Done => {
+                        "the job ran to its end, but its report did not arrive: a kernel closed the process's descriptors".to_string()
+                    }
                     (Some(signal), _) => format!("the process ended by {}", unix::signal_name(signal)),
                     (_, Some(code)) => format!("the process called exit({code}) before the job was done"),
                     _ => "the process ended".to_string(),
                 };
-                (Verdict::Crash, format!("{how}, {place}{stands}"))
+                let place = if phase == Phase::Done { String::new() } else { format!(", {place}") };
+                (Verdict::Crash, format!("{how}{place}{at}{stands}"))
             }
         };
         if let (Some(why), Verdict::Crash | Verdict::Timeout) = (&self.xfail, verdict) {

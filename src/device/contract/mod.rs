@@ -11,6 +11,15 @@ use crate::tensor::{Access, Param, ParamKind};
 /// Lists up to this length are searched for nodes that touch the same bytes in no order.
 const SEARCHED: usize = 2048;
 
+/// Bytes after which a word's bytes repeat: 1, 2 or 4.
+fn period(word: u32) -> u64 {
+    match word {
+        _ if word == word.rotate_left(8) => 1,
+        _ if word == word.rotate_left(16) => 2,
+        _ => 4,
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -221,7 +230,9 @@ impl Contract {
             Cmd::Copy { src, dst } if src.mem == dst.mem && src.offset < end(dst) && dst.offset < end(src) => {
                 Err("a copy between overlapping ranges".to_string())
             }
-            Cmd::Fill { dst, .. } if dst.offset % 4 != 0 => Err(format!("a fill from byte {}, not a multiple of 4", dst.offset)),
+            Cmd::Fill { dst, pattern: Word::Const(word) } if dst.offset % period(*word as u32) != 0 => {
+                Err(format!("a fill with {word:#010x} from byte {}, not a multiple of {}", dst.offset, period(*word as u32)))
+            }
             Cmd::Launch { kernel, grid, args } => self.launch(*kernel, grid, args, caps),
             _ => Ok(()),
         }
@@ -240,8 +251,9 @@ impl Contract {
                 | (ParamKind::Tensor(Access::Inout), Arg::Inout(slice)) => slice,
                 _ => return Err(format!("kernel `{name}`: `{param}` is given {arg:?}")),
             };
-            if slice.offset % caps.alignment.max(1) != 0 {
-                return Err(format!("kernel `{name}`: `{param}` starts at byte {}, not a multiple of {}", slice.offset, caps.alignment));
+            let alignment = caps.bind_alignment.max(param.dtype.size() as u64);
+            if slice.offset % alignment != 0 {
+                return Err(format!("kernel `{name}`: `{param}` starts at byte {}, not a multiple of {alignment}", slice.offset));
             }
         }
         match grid.iter().find(|word| matches!(word, Word::Const(n) if *n > u64::from(u32::MAX))) {

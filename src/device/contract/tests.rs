@@ -15,6 +15,7 @@ fn caps() -> Caps {
         memory: 1 << 30,
         largest_alloc: 1 << 20,
         alignment: 64,
+        bind_alignment: 64,
         max_block: 256,
         max_block_dims: [256, 256, 4],
     }

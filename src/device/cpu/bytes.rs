@@ -39,8 +39,16 @@ pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, pool: &Pool)
 /// Repeats a little-endian word; the last one may be cut off.
 ///
 /// # Safety
-/// `dst` is a multiple of 4 and can be written for `len` bytes, and nobody else uses them.
+/// `dst` can be written for `len` bytes, and nobody else uses them.
 pub(super) unsafe fn fill(dst: *mut u8, len: usize, word: u32, pool: &Pool) {
+    // Up to the first whole word byte by byte, and from there with the word's bytes turned by as many.
+    let head = dst.align_offset(4).min(len);
+    for (i, byte) in word.to_le_bytes()[..head.min(3)].iter().enumerate() {
+        // SAFETY: within what the caller promised.
+        unsafe { dst.add(i).write(*byte) };
+    }
+    // SAFETY: `head` is at most `len`.
+    let (dst, len, word) = (unsafe { dst.add(head) }, len - head, word.rotate_right(8 * head as u32));
     let dst = Address(dst);
     let part = |from: usize, to: usize| {
         let bytes = word.to_le_bytes();
@@ -49,7 +57,7 @@ pub(super) unsafe fn fill(dst: *mut u8, len: usize, word: u32, pool: &Pool) {
             return unsafe { dst.at(from).write_bytes(bytes[0], to - from) };
         }
         let whole = (to - from) / 4;
-        // SAFETY: as above; `from` is a multiple of 4 as all pieces are, and any bytes are words.
+        // SAFETY: as above; `dst` and `from` are multiples of 4, as all pieces are, and any bytes are words.
         unsafe { std::slice::from_raw_parts_mut(dst.at(from).cast::<u32>(), whole) }.fill(u32::from_ne_bytes(bytes));
         let rest = (to - from) % 4;
         // SAFETY: the last, cut-off word of the part.

@@ -134,6 +134,7 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
         memory: budget.total(),
         largest_alloc: budget.total(),
         alignment: ALIGNMENT,
+        bind_alignment: 1,
         max_block: MAX_BLOCK,
         max_block_dims: [MAX_BLOCK; 3],
     };

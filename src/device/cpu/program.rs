@@ -179,7 +179,7 @@ impl Program {
                     unsafe { copy(*src, *dst, *len, &context.pool) }
                 }
                 Op::Fill { dst, len, word } => {
-                    // SAFETY: the range was found to lie in a memory of the device, at a multiple of 4.
+                    // SAFETY: the range was found to lie in a memory of the device.
                     unsafe { fill(*dst, *len, self.words[*word as usize] as u32, &context.pool) }
                 }
             }
@@ -245,9 +245,6 @@ impl Builder {
                 Ok((Op::Copy { src, dst, len }, 0))
             }
             Cmd::Fill { dst, pattern } => {
-                if dst.offset % 4 != 0 {
-                    return Err(format!("the fill starts at byte {}, which is not a multiple of 4", dst.offset));
-                }
                 Ok((Op::Fill { dst: tables.address(*dst, true)?, len: dst.len as usize, word: self.word(*pattern) }, 0))
             }
             Cmd::Launch { kernel, grid, args } => {
