@@ -1,1 +1,183 @@
-//! TODO
+//! The command line: exit codes, overrides, files, and what nothing selected means.
+
+use std::path::Path;
+
+use crate::verdicts::{runjob, text};
+
+fn run(args: &[&str]) -> (Option<i32>, String) {
+    let output = runjob().current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap();
+    (output.status.code(), text(&output))
+}
+
+/// A spec of one plain copy, with parts that a test replaces.
+fn spec(name: &str, rounds: &str, check: &str) -> std::path::PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli_{name}.toml"));
+    let text = format!(
+        "name = \"{name}\"\n[dims]\nn = 100\n[tensors]\nx = {{ dtype = \"f32\", shape = [\"n\"], each_round = {{ uniform = {{}} }} }}\n\
+         y = {{ dtype = \"f32\", shape = [\"n\"] }}\n[[steps]]\ncopy = \"x\"\nto = \"y\"\n[rounds]\n{rounds}\n{check}"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+const RIGHT: &str = "[[checks]]\ntensor = \"y\"\nexpect = \"x\"\nexact = true\n";
+const WRONG: &str = "[[checks]]\ntensor = \"y\"\nexpect = \"x + 1\"\n";
+
+#[test]
+fn exit_codes_are_as_documented() {
+    let (right, wrong) = (spec("right", "count = 3", RIGHT), spec("wrong", "count = 3", WRONG));
+    let (right, wrong) = (right.to_str().unwrap(), wrong.to_str().unwrap());
+    let unchecked = spec("unchecked", "count = 3", "");
+    let invalid = spec("invalid", "cuont = 3", RIGHT);
+    assert_eq!(run(&[right]).0, Some(0));
+    assert_eq!(run(&[wrong]).0, Some(1));
+    let (code, text) = run(&[unchecked.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("unchecked") && text.contains("[[checks]]"), "{text}");
+    let (code, text) = run(&[invalid.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("did you mean `count`"), "{text}");
+    assert_eq!(run(&[right, wrong]).0, Some(1));
+    assert_eq!(run(&[right, invalid.to_str().unwrap(), wrong]).0, Some(2));
+    assert_eq!(run(&["no/such/spec.toml"]).0, Some(2));
+    assert_eq!(run(&["--no-such-flag", right]).0, Some(2));
+    assert_eq!(run(&[]).0, Some(2));
+    assert_eq!(run(&["--rounds", "0", right]).0, Some(2));
+    assert_eq!(run(&["--device", "abacus", right]).0, Some(2));
+}
+
+#[test]
+fn an_empty_folder_selects_nothing_and_is_no_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, text) = run(&[folder.path().to_str().unwrap()]);
+    assert_eq!(code, Some(4), "{text}");
+}
+
+#[test]
+fn an_unexpected_pass_is_an_error() {
+    let path = spec("xpass", "count = 2", RIGHT);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("xfail = \"broken\"\n{text}")).unwrap();
+    let (code, text) = run(&[path.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.starts_with("xpass"), "{text}");
+}
+
+#[test]
+fn overrides_reach_the_job_and_unknown_ones_are_errors() {
+    let path = spec("overrides", "count = 3", RIGHT);
+    let path = path.to_str().unwrap();
+    let (code, text) = run(&[path, "--rounds", "7", "--dim", "n=33"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("7 rounds") && text.contains("231 elements"), "{text}");
+    let (code, text) = run(&[path, "--dim", "m=33"]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("no dim `m`"), "{text}");
+    assert_eq!(run(&[path, "--dim", "n"]).0, Some(2));
+    assert_eq!(run(&[path, "--dim", "n=-1"]).0, Some(2));
+}
+
+#[test]
+fn the_same_seed_draws_the_same_and_another_seed_draws_other_inputs() {
+    let path = spec("seeds", "count = 1", WRONG);
+    let first_want = |seed: &str| {
+        let (_, text) = run(&[path.to_str().unwrap(), "--seed", seed, "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&text[text.find("[\n").unwrap()..]).unwrap();
+        json[0]["failures"][0]["mismatches"][0]["mismatch"]["want"].as_f64().unwrap()
+    };
+    assert_eq!(first_want("1"), first_want("1"));
+    assert_ne!(first_want("1"), first_want("2"));
+}
+
+#[test]
+fn reports_as_json_hold_verdicts_and_counters() {
+    let path = spec("json", "count = 5", RIGHT);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report.json");
+    let (code, text) = run(&[path.to_str().unwrap(), "--json", file.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let report = &json[0];
+    assert_eq!(report["verdict"], "pass");
+    assert_eq!((report["run"].as_u64(), report["checked"].as_u64()), (Some(5), Some(5)));
+    assert_eq!(report["checks"][0]["elements"], 500);
+    assert_eq!(report["round_counts"]["allocs"], 0);
+    assert_eq!(report["round_counts"]["replays"], 5);
+    let missing = folder.path().join("no").join("report.json");
+    let (code, text) = run(&[path.to_str().unwrap(), "--json", missing.to_str().unwrap()]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("cannot write"), "{text}");
+}
+
+#[test]
+fn quiet_says_nothing_of_what_is_well() {
+    let (right, wrong) = (spec("quiet_right", "count = 2", RIGHT), spec("quiet_wrong", "count = 2", WRONG));
+    assert_eq!(run(&["-q", right.to_str().unwrap()]), (Some(0), String::new()));
+    assert!(run(&["-q", wrong.to_str().unwrap()]).1.starts_with("fail"));
+}
+
+#[test]
+fn check_runs_nothing_and_reports_all_problems() {
+    let (code, text) = run(&["check", "specs"]);
+    assert_eq!(code, Some(0), "{text}");
+    let path = spec("check", "cuont = 3\nsede = 1", "[[checks]]\ntensor = \"z\"\nexpect = \"x\"\n");
+    let (code, text) = run(&["check", path.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("cuont") && text.contains("sede") && text.contains("`z`"), "{text}");
+    let (code, text) = run(&["check", "--json", path.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{text}");
+    let problems: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(problems.len(), 3);
+    assert!(problems.iter().all(|p| p["line"].as_u64() > Some(1) && p["message"].is_string()), "{text}");
+}
+
+#[test]
+fn plan_shows_classes_and_reasons() {
+    let (code, text) = run(&["plan", "specs/chain.toml"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("scratch") && text.contains("written and read by steps alone"), "{text}");
+    let (code, text) = run(&["plan", "--json", "specs/saxpy.toml"]);
+    assert_eq!(code, Some(0), "{text}");
+    let plan: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(plan["tensors"][1]["class"], "restored");
+}
+
+#[test]
+fn schema_and_devices_print() {
+    let (code, text) = run(&["schema"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["$schema"], "http://json-schema.org/draft-07/schema#");
+    let (code, text) = run(&["devices"]);
+    assert_eq!(code, Some(0));
+    assert!(text.starts_with("cpu "), "{text}");
+}
+
+#[test]
+fn a_missing_compiler_is_named_with_its_mend() {
+    let output = runjob().current_dir(env!("CARGO_MANIFEST_DIR")).env("RUNJOB_CC", "/no/such/cc").arg("specs/saxpy.toml").output().unwrap();
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("/no/such/cc") && text.contains("install"), "{text}");
+}
+
+#[test]
+fn a_read_only_cache_is_no_obstacle() {
+    let output = runjob().current_dir(env!("CARGO_MANIFEST_DIR")).env("RUNJOB_CACHE", "/proc/no").args(["specs/fails.toml", "-q"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_first_interrupt_ends_after_the_round_and_keeps_its_report() {
+    use std::process::Stdio;
+    let path = spec("interrupt", "count = 4000000000", RIGHT);
+    let mut child = runjob().arg(&path).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let status = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    let code = child.wait().unwrap().code();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut text).unwrap();
+    assert_eq!(code, Some(130), "{text}");
+    assert!(text.starts_with("interrupted") && text.contains("stopped after"), "{text}");
+}

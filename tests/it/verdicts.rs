@@ -1,1 +1,130 @@
-//! TODO
+//! Specs that must pass pass, and specs that try to be taken for right are found out: each through the program, as a user runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The program, with a cache of its own so that tests neither use nor fill the user's.
+pub fn runjob() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runjob"));
+    command.env("RUNJOB_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache")).env("NO_COLOR", "1");
+    command
+}
+
+pub fn specs_in(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut specs: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    specs.sort();
+    assert!(!specs.is_empty(), "{} holds no specs", folder.display());
+    specs
+}
+
+pub fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// The word that a report starts with.
+fn verdict(output: &str) -> Option<&str> {
+    const WORDS: [&str; 9] = ["pass", "fail", "error", "crash", "timeout", "unchecked", "xfail", "xpass", "interrupted"];
+    output.lines().find_map(|line| {
+        let word = line.split(' ').next()?;
+        WORDS.contains(&word).then_some(word)
+    })
+}
+
+/// Runs something for every spec, two at a time, and fails with all complaints at once.
+fn for_each(specs: &[PathBuf], judge: impl Fn(&Path) -> Result<(), String> + Sync) {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let complaints = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(spec) = specs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    if let Err(complaint) = judge(spec) {
+                        complaints.lock().unwrap().push(format!("{}: {complaint}", spec.display()));
+                    }
+                }
+            });
+        }
+    });
+    let complaints = complaints.into_inner().unwrap();
+    assert!(complaints.is_empty(), "{} of {} specs:\n{}", complaints.len(), specs.len(), complaints.join("\n"));
+}
+
+fn passes(spec: &Path, args: &[&str]) -> Result<(), String> {
+    let output = runjob().arg(spec).args(args).output().unwrap();
+    let text = text(&output);
+    match (verdict(&text), output.status.code()) {
+        (Some("pass"), Some(0)) => Ok(()),
+        (found, code) => Err(format!("{found:?}, exit code {code:?}\n{text}")),
+    }
+}
+
+#[test]
+fn good_specs_pass() {
+    for_each(&specs_in("tests/specs/good"), |spec| passes(spec, &["--contract"]));
+}
+
+#[test]
+fn good_specs_pass_in_every_mode() {
+    let modes: [&[&str]; 5] = [
+        &["--trust", "fast"],
+        &["--fresh", "--contract"],
+        &["--slots", "3", "--host", "pool", "--contract"],
+        &["--host", "pool", "--threads", "1"],
+        &["--in-process", "--host", "inline"],
+    ];
+    for_each(&specs_in("tests/specs/good"), |spec| modes.iter().try_for_each(|mode| passes(spec, mode).map_err(|e| format!("{mode:?}: {e}"))));
+}
+
+#[test]
+fn specs_that_try_to_fool_are_found_out() {
+    for_each(&specs_in("tests/specs/fooled"), |spec| {
+        let source = std::fs::read_to_string(spec).unwrap();
+        let notes = |key: &str| source.lines().filter_map(|l| l.strip_prefix(key)).map(|t| t.trim().to_string()).collect::<Vec<_>>();
+        let wanted = notes("#~ verdict:");
+        let output = runjob().arg(spec).output().unwrap();
+        let text = text(&output);
+        let found = verdict(&text).unwrap_or("none");
+        if wanted.len() != 1 || !wanted[0].split('|').any(|w| w.trim() == found) {
+            return Err(format!("verdict {found}, not {wanted:?}\n{text}"));
+        }
+        let code = if found == "fail" { 1 } else { 3 };
+        if output.status.code() != Some(code) {
+            return Err(format!("exit code {:?}, not {code}\n{text}", output.status.code()));
+        }
+        match notes("#~ says:").iter().find(|says| !text.contains(says.as_str())) {
+            Some(missing) => Err(format!("does not say `{missing}`\n{text}")),
+            None => Ok(()),
+        }
+    });
+}
+
+#[test]
+fn examples_do_what_they_say() {
+    for_each(&specs_in("specs"), |spec| {
+        let source = std::fs::read_to_string(spec).unwrap();
+        let expected = if source.lines().any(|l| l.starts_with("xfail")) { "xfail" } else { "pass" };
+        let output = runjob().arg(spec).output().unwrap();
+        let text = text(&output);
+        match (verdict(&text), output.status.code()) {
+            (Some(found), Some(0)) if found == expected => Ok(()),
+            found => Err(format!("{found:?}, not {expected}\n{text}")),
+        }
+    });
+}
+
+/// A check that cannot be seen to fail proves nothing: one wrong element in one round of an otherwise right job.
+#[test]
+fn one_wrong_element_in_one_round_fails_whatever_the_mode() {
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs/fooled/wrong_in_round_57.toml");
+    for mode in [&["--slots", "3", "--host", "pool"][..], &["--fresh"], &["--trust", "fast"], &["--host", "pool"], &["--in-process"]] {
+        let output = runjob().arg(&spec).args(mode).output().unwrap();
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{mode:?}\n{text}");
+        assert!(text.contains("1 of 100 rounds failed") && text.contains("round 57:"), "{mode:?}\n{text}");
+    }
+}
