@@ -144,12 +144,13 @@ pub(super) fn devices(args: &DevicesArgs) -> u8 {
         }
     };
     let caps = device.caps();
+    let missing = required().into_iter().find(|name| name != "cpu" || caps.driver == cpu::NO_COMPILER);
     if args.json {
         match serde_json::to_string_pretty(&[caps]) {
             Ok(text) => out(&(text + "\n")),
             Err(_) => return 3,
         }
-        return 0;
+        return missing_code(missing);
     }
     out(&format!(
         "cpu  {}\n     kernels in C, compiled by {}\n     {} threads, {} memory\n",
@@ -158,5 +159,25 @@ pub(super) fn devices(args: &DevicesArgs) -> u8 {
         caps.lanes,
         plan::bytes(caps.memory)
     ));
-    0
+    missing_code(missing)
+}
+
+/// Backends that must be there, from `RUNJOB_REQUIRE=cpu,...`: a missing one is a failure, so that a skip hides nothing.
+fn required() -> Vec<String> {
+    let names = std::env::var("RUNJOB_REQUIRE").unwrap_or_default();
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect()
+}
+
+fn missing_code(missing: Option<String>) -> u8 {
+    match missing {
+        None => 0,
+        Some(name) if name == "cpu" => {
+            print::error("RUNJOB_REQUIRE asks for `cpu`, and there is no C compiler: install one (`apt-get install gcc`)");
+            3
+        }
+        Some(name) => {
+            print::error(&format!("RUNJOB_REQUIRE asks for `{name}`, which this version of runjob does not have: it has cpu"));
+            3
+        }
+    }
 }

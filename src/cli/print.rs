@@ -38,33 +38,19 @@ pub(super) fn plan_of(request: &Request) {
     }
 }
 
-/// What a job came to.
-pub(super) fn report(report: &Report, quiet: bool, verbose: bool) {
+/// What a job came to: a line for a job among many that is well, else the whole story.
+pub(super) fn report(report: &Report, quiet: bool, verbose: bool, brief: bool) {
     let good = report.verdict.exit_code() == 0;
     if quiet && good {
         return;
     }
     let mut text = headline(report);
-    if !good || report.verdict == Verdict::Xfail {
-        if let Some(reason) = &report.reason {
-            let _ = writeln!(text, "  {}", indent(reason, "  "));
+    if report.verdict == Verdict::Pass {
+        if !brief {
+            passed(&mut text, report);
         }
-        let mut shown: Vec<(Option<&str>, Option<&str>)> = Vec::new();
-        for failure in &report.failures {
-            // The first failure of each kind tells its story, those of later rounds a line.
-            let kind = (failure.check.as_deref(), failure.tensor.as_deref());
-            tell(&mut text, failure, !shown.contains(&kind));
-            shown.push(kind);
-        }
-        let explained = {
-            let mut rounds: Vec<u64> = report.failures.iter().map(|f| f.round).collect();
-            rounds.dedup();
-            rounds.len() as u64
-        };
-        if report.failed_rounds > explained {
-            let _ = writeln!(text, "  and {} more rounds", report.failed_rounds - explained);
-        }
-        printed(&mut text, report);
+    } else {
+        failed(&mut text, report, brief && good);
     }
     if verbose {
         details(&mut text, report);
@@ -80,32 +66,72 @@ fn headline(report: &Report) -> String {
         _ => AnsiColor::Red,
     };
     let style = Style::new().bold().fg_color(Some(colour.into()));
-    let mut text = format!("{style}{}{style:#} {}", report.verdict.name(), report.job);
+    let mut text = format!("{style}{}{style:#} {}: ", report.verdict.name(), report.job);
     let plural = |n: u64| if n == 1 { "" } else { "s" };
     let _ = match report.verdict {
-        Verdict::Pass => write!(text, ": {} round{}, every one checked", report.run, plural(report.run)),
-        Verdict::Fail | Verdict::Xfail if report.run > 0 => write!(text, ": {} of {} rounds failed", report.failed_rounds, report.run),
-        _ => write!(text, ": {} of {} rounds checked", report.checked, report.rounds),
+        Verdict::Pass | Verdict::Xpass => write!(text, "{} round{}, every one checked", report.run, plural(report.run)),
+        Verdict::Fail | Verdict::Xfail if report.run > 0 => write!(text, "{} of {} rounds failed", report.failed_rounds, report.run),
+        Verdict::Unchecked => write!(text, "{} round{}, nothing checked", report.run, plural(report.run)),
+        _ => write!(text, "{} of {} rounds checked", report.checked, report.rounds),
     };
     // A time of rounds that were wrong is no result.
     if report.verdict == Verdict::Pass && report.times.rounds > 0 {
-        let round = report.times.total / report.times.rounds;
-        let _ = write!(text, ", {} a round", nanoseconds(round));
-        let times = &report.times;
-        if times.sampled > 0 {
-            let part = |ns: u64| nanoseconds(ns / times.sampled);
-            let _ = write!(text, " (fill {}, run {}, check {})", part(times.fill), part(times.run), part(times.check));
-        }
-    }
-    if !report.device.is_empty() {
-        let _ = write!(text, "; {}: {}, trust {}", report.backend, report.device, report.trust.name());
+        let _ = write!(text, ", {} a round", nanoseconds(report.times.total / report.times.rounds));
     }
     text.push('\n');
-    for check in report.checks.iter().filter(|_| report.verdict == Verdict::Pass) {
-        let default = if check.default_tolerance { " (the dtype's default)" } else { "" };
-        let _ = writeln!(text, "  {}  {}{default}: {} elements", check.text, check.tolerance, grouped(check.elements));
-    }
     text
+}
+
+/// What was checked, where the time went, and on what.
+fn passed(text: &mut String, report: &Report) {
+    let width = report.checks.iter().map(|c| c.text.chars().count()).max().unwrap_or(0);
+    for check in &report.checks {
+        let default = if check.default_tolerance { " (the dtype's default)" } else { "" };
+        let _ = writeln!(text, "  {:<width$}  {}{default}, {} elements", check.text, check.tolerance, grouped(check.elements));
+    }
+    let times = &report.times;
+    if times.sampled > 0 {
+        let part = |ns: u64| nanoseconds(ns / times.sampled);
+        let rate = match times.run / times.sampled {
+            0 => String::new(),
+            run => format!(" ({:.1} GB/s)", report.cost.round_steps as f64 / run as f64),
+        };
+        let _ = writeln!(text, "  fill {}, run {}{rate}, check {}", part(times.fill), part(times.run), part(times.check));
+    }
+    device(text, report);
+}
+
+fn device(text: &mut String, report: &Report) {
+    if !report.device.is_empty() {
+        let _ = writeln!(text, "  {}: {}; trust {}", report.backend, report.device, report.trust.name());
+    }
+}
+
+fn failed(text: &mut String, report: &Report, brief: bool) {
+    if let Some(reason) = &report.reason {
+        let _ = writeln!(text, "  {}", indent(reason, "  "));
+    }
+    if brief {
+        return;
+    }
+    let mut shown: Vec<(Option<&str>, Option<&str>)> = Vec::new();
+    for failure in &report.failures {
+        // The first failure of each kind tells its story, those of later rounds a line.
+        let kind = (failure.check.as_deref(), failure.tensor.as_deref());
+        tell(text, failure, !shown.contains(&kind));
+        shown.push(kind);
+    }
+    let mut explained: Vec<u64> = report.failures.iter().map(|f| f.round).collect();
+    explained.dedup();
+    match report.failed_rounds.saturating_sub(explained.len() as u64) {
+        0 => {}
+        1 => text.push_str("  and 1 more round\n"),
+        more => {
+            let _ = writeln!(text, "  and {more} more rounds");
+        }
+    }
+    printed(text, report);
+    device(text, report);
 }
 
 fn tell(text: &mut String, failure: &Failure, story: bool) {

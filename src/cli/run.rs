@@ -106,7 +106,7 @@ pub(super) fn run(args: &RunArgs) -> u8 {
                 if args.verbose {
                     print::plan_of(&request);
                 }
-                print::report(&report, args.quiet, args.verbose);
+                print::report(&report, args.quiet, args.verbose, many);
                 codes.push(report.verdict.exit_code());
                 reports.push(*report);
             }

@@ -29,7 +29,6 @@ pub fn summary(plan: &Plan) -> String {
     out.push('\n');
     table(&mut out, &rows);
     let cost = &plan.cost;
-    let rounds = plan.rounds.count;
     let host = match plan.schedule.host {
         Host::Inline => "inline",
         Host::Pool => "pool",
@@ -44,7 +43,7 @@ pub fn summary(plan: &Plan) -> String {
         out,
         "\nset-up    {} uploaded once, {} allocations, {} kernels\n\
          a round   {} filled by the host, {} read back, {} launches, {} nodes; at least {} on the device\n\
-         naive     {} a round between host and device; in {rounds} rounds {} instead of {}\n\
+         naive     a loop that sets up every round anew: {} allocations and {} moved a round; here none and {}\n\
          poison    {poisoned}\n\
          memory    device {}, host {}\n\
          schedule  {} slot{}, host work {host}: {}\n",
@@ -56,9 +55,9 @@ pub fn summary(plan: &Plan) -> String {
         cost.launches,
         nodes,
         nanoseconds(cost.lower_bound_ns),
+        plan.tensors.iter().filter(|t| t.steps.is_some()).count(),
         bytes(cost.naive),
-        bytes(cost.naive.saturating_mul(rounds)),
-        bytes((cost.round_upload + cost.round_download).saturating_mul(rounds).saturating_add(cost.setup_upload)),
+        bytes(cost.round_upload + cost.round_download),
         bytes(cost.device_peak),
         bytes(cost.host_peak),
         plan.schedule.slots,

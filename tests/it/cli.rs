@@ -152,6 +152,16 @@ fn schema_and_devices_print() {
     assert!(text.starts_with("cpu "), "{text}");
 }
 
+/// In CI `RUNJOB_REQUIRE` names every backend that can exist there, so that a skip hides nothing.
+#[test]
+fn every_required_backend_is_there() {
+    let (code, printed) = run(&["devices"]);
+    assert_eq!(code, Some(0), "{printed}");
+    let output = runjob().env("RUNJOB_REQUIRE", "cpu,abacus").arg("devices").output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output).contains("abacus"));
+}
+
 #[test]
 fn a_missing_compiler_is_named_with_its_mend() {
     let output = runjob().current_dir(env!("CARGO_MANIFEST_DIR")).env("RUNJOB_CC", "/no/such/cc").arg("specs/saxpy.toml").output().unwrap();
@@ -162,7 +172,8 @@ fn a_missing_compiler_is_named_with_its_mend() {
 
 #[test]
 fn a_read_only_cache_is_no_obstacle() {
-    let output = runjob().current_dir(env!("CARGO_MANIFEST_DIR")).env("RUNJOB_CACHE", "/proc/no").args(["specs/fails.toml", "-q"]).output().unwrap();
+    let output =
+        runjob().current_dir(env!("CARGO_MANIFEST_DIR")).env("RUNJOB_CACHE", "/proc/no").args(["specs/fails.toml", "-q"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
 }
 

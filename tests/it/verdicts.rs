@@ -77,7 +77,9 @@ fn good_specs_pass_in_every_mode() {
         &["--host", "pool", "--threads", "1"],
         &["--in-process", "--host", "inline"],
     ];
-    for_each(&specs_in("tests/specs/good"), |spec| modes.iter().try_for_each(|mode| passes(spec, mode).map_err(|e| format!("{mode:?}: {e}"))));
+    for_each(&specs_in("tests/specs/good"), |spec| {
+        modes.iter().try_for_each(|mode| passes(spec, mode).map_err(|e| format!("{mode:?}: {e}")))
+    });
 }
 
 #[test]

@@ -103,6 +103,9 @@ struct Recorded {
     queued: Vec<(Queue, Arc<Mutex<Program>>)>,
 }
 
+/// The driver of a machine that cannot compile kernels.
+pub const NO_COMPILER: &str = "no C compiler";
+
 /// Alignment of slices that kernels are given. *Units*: bytes.
 const ALIGNMENT: u64 = 64;
 
@@ -126,11 +129,12 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
     let caps = Caps {
         backend: "cpu",
         name,
-        driver: compiler.as_ref().map_or_else(|_| "no C compiler".to_string(), |c| c.version.clone()),
+        driver: compiler.as_ref().map_or_else(|_| NO_COMPILER.to_string(), |c| c.version.clone()),
         unified: !options.discrete,
         lanes: pool.threads() as u32,
         submit_ns: 50,
-        bytes_per_ns: 10.0,
+        // Beyond what the caches of today's cores give, so that a lower bound by bytes is one.
+        bytes_per_ns: 200.0 * pool.threads() as f64,
         memory: budget.total(),
         largest_alloc: budget.total(),
         alignment: ALIGNMENT,
