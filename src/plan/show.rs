@@ -37,7 +37,8 @@ pub fn summary(plan: &Plan) -> String {
     let poisoned = match plan.modes.last().map(|m| m.poison) {
         Some(Poison::Full) => "outputs in full, every round",
         Some(Poison::Window(_)) => "outputs in full in the first, last and every 64th round, 1/16 in the others",
-        _ => "nothing",
+        _ if plan.trust == super::Trust::Fast => "at set-up only",
+        _ => "nothing to poison: what is checked starts every round from contents of its own",
     };
     let _ = write!(
         out,

@@ -192,3 +192,52 @@ fn the_first_interrupt_ends_after_the_round_and_keeps_its_report() {
     assert_eq!(code, Some(130), "{text}");
     assert!(text.starts_with("interrupted") && text.contains("stopped after"), "{text}");
 }
+
+/// Numbers with a unit of time, rates and the machine's name differ from run to run; everything else is as shown.
+fn normal(text: &str) -> Vec<String> {
+    let numeric = |word: &str| word.trim_matches(|c: char| "(,".contains(c)).parse::<f64>().is_ok();
+    let device = |line: &str| match (line.find("cpu: "), line.find("; trust"), line.find(" on "), line.find(" (trust")) {
+        (Some(from), Some(to), ..) => format!("{}DEVICE{}", &line[..from + 5], &line[to..]),
+        (_, _, Some(from), Some(to)) => format!("{}DEVICE{}", &line[..from + 4], &line[to..]),
+        _ => line.to_string(),
+    };
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let words: Vec<String> = device(line.trim_end()).split(' ').map(String::from).collect();
+        let unit = |word: Option<&String>| {
+            word.is_some_and(|w| ["ns", "us", "ms", "s", "GB/s"].contains(&w.trim_matches(|c: char| "(),".contains(c))))
+        };
+        let kept = words.iter().enumerate().map(|(i, word)| match word {
+            w if numeric(w) && unit(words.get(i + 1)) => "N".to_string(),
+            w if i > 0 && numeric(&words[i - 1]) && unit(Some(w)) => "UNIT".to_string(),
+            w => w.clone(),
+        });
+        lines.push(kept.collect::<Vec<_>>().join(" "));
+    }
+    lines
+}
+
+#[test]
+fn the_readme_shows_what_the_program_prints() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let mut shown = 0;
+    for block in readme.split("```console\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let (command, expected) = block.split_once('\n').unwrap();
+        let args: Vec<&str> = command.strip_prefix("$ runjob ").unwrap().split(' ').collect();
+        let output = runjob().current_dir(env!("CARGO_MANIFEST_DIR")).args(&args).output().unwrap();
+        assert_eq!(normal(&String::from_utf8_lossy(&output.stdout)), normal(expected), "{command}");
+        shown += 1;
+    }
+    assert_eq!(shown, 3);
+}
+
+#[test]
+fn the_readme_shows_the_spec_that_it_runs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let shown = readme.split("```toml\n").nth(1).and_then(|b| b.split("```").next()).unwrap();
+    let real = std::fs::read_to_string(root.join("specs/saxpy.toml")).unwrap();
+    let table = |text: &str| toml::from_str::<toml::Table>(text).unwrap();
+    assert_eq!(table(shown), table(&real));
+}
