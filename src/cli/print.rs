@@ -54,6 +54,9 @@ pub(super) fn report(report: &Report, quiet: bool, verbose: bool, brief: bool) {
     }
     if verbose {
         details(&mut text, report);
+        if report.verdict == Verdict::Pass {
+            printed(&mut text, report);
+        }
     }
     let _ = anstream::stdout().write_all(text.as_bytes());
 }
@@ -90,13 +93,10 @@ fn passed(text: &mut String, report: &Report) {
         let _ = writeln!(text, "  {:<width$}  {}{default}, {} elements", check.text, check.tolerance, grouped(check.elements));
     }
     let times = &report.times;
-    if times.sampled > 0 {
-        let part = |ns: u64| nanoseconds(ns / times.sampled);
-        let rate = match times.run / times.sampled {
-            0 => String::new(),
-            run => format!(" ({:.1} GB/s)", report.cost.round_steps as f64 / run as f64),
-        };
-        let _ = writeln!(text, "  fill {}, run {}{rate}, check {}", part(times.fill), part(times.run), part(times.check));
+    let part = |ns: u64| ns.checked_div(times.sampled);
+    if let (Some(fill), Some(run), Some(check)) = (part(times.fill), part(times.run), part(times.check)) {
+        let rate = if run > 0 { format!(" ({:.1} GB/s)", report.cost.round_steps as f64 / run as f64) } else { String::new() };
+        let _ = writeln!(text, "  fill {}, run {}{rate}, check {}", nanoseconds(fill), nanoseconds(run), nanoseconds(check));
     }
     device(text, report);
 }

@@ -84,6 +84,7 @@ pub(super) fn run(args: &RunArgs) -> u8 {
     let many = specs.len() > 1;
     let mut codes = Vec::new();
     let mut reports: Vec<Report> = Vec::new();
+    let mut refused: Vec<Report> = Vec::new();
     let mut invalid = 0;
     for spec in specs {
         if STOPS.load(Ordering::Relaxed) > 0 {
@@ -98,6 +99,8 @@ pub(super) fn run(args: &RunArgs) -> u8 {
                 print::invalid(&request.spec);
                 invalid += 1;
                 codes.push(2);
+                let name = request.spec.display().to_string();
+                refused.push(Report { reason: Some(diagnostics), ..Report::empty(&name, Verdict::Error) });
             }
             Outcome::Ended { diagnostics, report } => {
                 if !args.quiet {
@@ -115,6 +118,8 @@ pub(super) fn run(args: &RunArgs) -> u8 {
     if many {
         print::totals(&reports, invalid);
     }
+    // A spec that is wrong has a report too: what reads them must not take it for one that was not asked for.
+    reports.append(&mut refused);
     if let Some(file) = &args.json
         && let Err(code) = write_json(file, &reports)
     {

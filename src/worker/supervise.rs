@@ -256,7 +256,9 @@ impl Said {
             (_, Some(message), _) => (Verdict::Error, message),
             (_, _, End::Killed) => (Verdict::Interrupted, format!("stopped {place}{stands}")),
             (_, _, End::Exited(status)) => {
+                let panicked = output.contains("panicked at");
                 let how = match (status.signal(), status.code()) {
+                    (_, Some(101)) if panicked => "runjob itself failed (a bug: please report it with what is printed below)".to_string(),
                     _ if phase == Phase::Done => {
                         "the job ran to its end, but its report did not arrive: a kernel closed the process's descriptors".to_string()
                     }
