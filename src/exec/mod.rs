@@ -124,7 +124,7 @@ impl<'a> Executor<'a> {
             Err(Stop::Interrupted) => {
                 (Verdict::Interrupted, Some(format!("stopped after {} of {} rounds", self.tally.run, self.job.rounds.count)))
             }
-            Err(Stop::Device(error)) => (Verdict::Error, Some(error.to_string())),
+            Err(Stop::Device(error)) => (Verdict::Error, Some(told(error))),
         };
         if let (Ok(()), Err(error)) = (&outcome, freed) {
             (verdict, reason) = (Verdict::Error, Some(format!("after the last round: {error}")));
@@ -342,4 +342,22 @@ impl<'a> Executor<'a> {
         }
         Ok(())
     }
+}
+
+/// Lines of a compiler's log that are kept.
+const MOST_LOG: usize = 30;
+
+/// A device error with the compiler's own words, where there are any.
+fn told(error: &DeviceError) -> String {
+    let DeviceError::Build { log, .. } = error else { return error.to_string() };
+    let lines: Vec<&str> = log.trim_end().lines().collect();
+    let mut text = error.to_string();
+    for line in lines.iter().take(MOST_LOG) {
+        text.push_str("\n  ");
+        text.push_str(line);
+    }
+    if lines.len() > MOST_LOG {
+        text.push_str(&format!("\n  ... {} more lines", lines.len() - MOST_LOG));
+    }
+    text
 }
