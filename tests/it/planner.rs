@@ -412,7 +412,7 @@ pub fn tape() -> impl Strategy<Value = Vec<u16>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn plans_of_random_jobs_hold(numbers in tape(), aligned: bool, small: bool) {
