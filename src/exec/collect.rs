@@ -42,9 +42,12 @@ pub(super) fn check(job: &Job, plan: &Plan, _session: &Session, slot: &mut Slot,
     let before = tally.failures.len();
     let mut bad = false;
     let mut complete = true;
+    slot.hit.clear();
     if let Err(message) = host.draw_for_check(job, slot.set, slot.round) {
-        tally.failures.push(failure(job, slot, Kind::Evaluation, message));
-        tally.explained += 1;
+        if tally.explained < MOST_EXPLAINED {
+            tally.failures.push(failure(job, slot, Kind::Evaluation, message));
+            tally.explained += 1;
+        }
         return true;
     }
     let changed = AtomicBool::new(false);
@@ -88,7 +91,8 @@ pub(super) fn check(job: &Job, plan: &Plan, _session: &Session, slot: &mut Slot,
     }
     let mode = plan.modes[slot.mode];
     if mode.guards {
-        for zone in plan.zones.iter().filter(|z| (mode.all_guards || z.near) && plan.memories[z.read.memory as usize].per_slot) {
+        let read = |z: &Zone| (mode.all_guards || z.near) && plan.memories[z.read.memory as usize].per_slot;
+        for (index, zone) in plan.zones.iter().enumerate().filter(|(_, z)| read(z)) {
             let explain = tally.explained < MOST_EXPLAINED;
             let round = slot.round;
             let set = slot.set;
@@ -99,6 +103,9 @@ pub(super) fn check(job: &Job, plan: &Plan, _session: &Session, slot: &mut Slot,
                     tally.failures.push(explain::out_of_bounds(job, plan, bytes, zone, round, set));
                 }
                 restore_guard(bytes, zone);
+                if zone.at != zone.read {
+                    slot.hit.push(index);
+                }
             }
         }
     }

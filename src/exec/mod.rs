@@ -40,6 +40,10 @@ pub(crate) struct Tally {
     pub explained: u64,
     pub checks: Vec<CheckReport>,
     pub failures: Vec<Failure>,
+    /// Failures that events have told.
+    told: usize,
+    /// The last round that is counted as failed.
+    last_failed: Option<u64>,
     pub times: Times,
 }
 
@@ -106,6 +110,8 @@ impl<'a> Executor<'a> {
             explained: 0,
             checks: job.checks.iter().map(check).collect(),
             failures: Vec::new(),
+            told: 0,
+            last_failed: None,
             times: Times::default(),
         };
         Executor { job, plan, device, progress, events, started, tally }
@@ -191,13 +197,28 @@ impl<'a> Executor<'a> {
             return self.fresh_rounds(&kernels, &mut host, setup_counts);
         }
         self.progress.enter(Phase::Setup, 0);
-        let mut session = Session::open(self.job, self.plan, self.device, &kernels, &mut host)?;
+        let session = Session::open(self.job, self.plan, self.device, &kernels, &mut host)?;
         session.start(self.device)?;
         let mut ring = Ring::new(self.job, self.plan);
+        let result = self.warm_rounds(&session, &mut ring, &mut host, setup_counts);
+        let released = ring.release(self.device);
+        result?;
+        released?;
+        self.final_guards(&session, self.plan.rounds.count.saturating_sub(1))
+    }
+
+    /// The warm-up, then all rounds.
+    fn warm_rounds(
+        &mut self,
+        session: &Session,
+        ring: &mut Ring,
+        host: &mut HostSide,
+        setup_counts: &mut crate::device::Counts,
+    ) -> Result<(), Stop> {
         for _ in 0..self.plan.rounds.warmup {
             self.interrupted()?;
-            self.submit(&mut session, &mut ring, &mut host, 0)?;
-            self.finish_oldest(&mut session, &mut ring, &mut host, false)?;
+            self.submit(session, ring, host, 0)?;
+            self.finish_oldest(session, ring, host, false)?;
         }
         if self.plan.rounds.warmup > 0 {
             session.start(self.device)?;
@@ -207,19 +228,20 @@ impl<'a> Executor<'a> {
         *setup_counts = self.device.counts();
         self.tally.times.setup = self.started.elapsed().as_nanos() as u64;
         let begun = Instant::now();
-        let result = self.rounds(&mut session, &mut ring, &mut host);
+        let result = self.rounds(session, ring, host);
         self.tally.times.total = begun.elapsed().as_nanos() as u64;
         self.tally.times.rounds = self.tally.run;
-        let result = result.and_then(|()| self.drain(&mut session, &mut ring, &mut host));
-        result?;
-        self.final_guards(&mut session)?;
-        Ok(())
+        result
     }
 
-    fn rounds(&mut self, session: &mut Session, ring: &mut Ring, host: &mut HostSide) -> Result<(), Stop> {
+    fn rounds(&mut self, session: &Session, ring: &mut Ring, host: &mut HostSide) -> Result<(), Stop> {
         for round in 0..self.plan.rounds.count {
-            self.interrupted()?;
-            self.submit(session, ring, host, round)?;
+            let submitted = self.interrupted().and_then(|()| self.submit(session, ring, host, round));
+            if let Err(stop) = submitted {
+                // The rounds before this one get their verdicts; what goes wrong with them now is no news.
+                let _ = self.drain(session, ring, host);
+                return Err(stop);
+            }
             while ring.in_flight() >= ring.len() {
                 self.finish_oldest(session, ring, host, true)?;
             }
@@ -227,7 +249,7 @@ impl<'a> Executor<'a> {
         self.drain(session, ring, host)
     }
 
-    fn drain(&mut self, session: &mut Session, ring: &mut Ring, host: &mut HostSide) -> Result<(), Stop> {
+    fn drain(&mut self, session: &Session, ring: &mut Ring, host: &mut HostSide) -> Result<(), Stop> {
         while ring.in_flight() > 0 {
             self.finish_oldest(session, ring, host, true)?;
         }
@@ -248,15 +270,17 @@ impl<'a> Executor<'a> {
         for round in 0..self.plan.rounds.count {
             self.interrupted()?;
             self.progress.enter(Phase::Setup, round);
-            let mut session = Session::open(self.job, self.plan, self.device, kernels, host)?;
+            let session = Session::open(self.job, self.plan, self.device, kernels, host)?;
             session.start(self.device)?;
             if self.job.tensors.iter().any(|t| t.carry) {
                 session.put_carried(self.device, self.job, self.plan, host)?;
             }
             let mut ring = Ring::new(self.job, self.plan);
-            self.submit(&mut session, &mut ring, host, round)?;
-            self.finish_oldest(&mut session, &mut ring, host, true)?;
-            self.final_guards(&mut session)?;
+            let result = self.submit(&session, &mut ring, host, round).and_then(|()| self.finish_oldest(&session, &mut ring, host, true));
+            let released = ring.release(self.device);
+            result?;
+            released?;
+            self.final_guards(&session, round)?;
             if self.job.tensors.iter().any(|t| t.carry) {
                 session.keep_carried(self.device, self.job, self.plan, host)?;
             }
@@ -277,24 +301,34 @@ impl<'a> Executor<'a> {
         self.plan.schedule.host == Host::Pool || round % SAMPLE == SAMPLE - 1
     }
 
-    /// Fills a free slot for a round and submits it.
-    fn submit(&mut self, session: &mut Session, ring: &mut Ring, host: &mut HostSide, round: u64) -> Result<(), Stop> {
+    /// Fills a free slot for a round and submits it. After an error, the slot is free again.
+    fn submit(&mut self, session: &Session, ring: &mut Ring, host: &mut HostSide, round: u64) -> Result<(), Stop> {
         self.progress.enter(Phase::Prepare, round);
         let clock = self.timed(round).then(Instant::now);
+        let after = ring.last.filter(|_| session.carries);
         let slot = ring.next(round);
-        slot.fill(self.job, self.plan, session, self.device, host)?;
-        let filled = clock.map(|c| c.elapsed().as_nanos() as u64);
+        let filled = slot.fill(self.job, self.plan, session, self.device, host);
+        let filled = filled.map(|()| clock.map(|c| c.elapsed().as_nanos() as u64));
         self.progress.enter(Phase::Run, round);
-        slot.submit(self.job, self.plan, session, self.device)?;
-        if let (Some(clock), Some(filled)) = (clock, filled) {
-            slot.phases.fill = filled;
-            slot.phases.run = clock.elapsed().as_nanos() as u64 - filled;
+        let submitted = filled.and_then(|filled| Ok((filled, slot.submit(self.plan, session, self.device, after)?)));
+        match submitted {
+            Ok((filled, point)) => {
+                if let (Some(clock), Some(filled)) = (clock, filled) {
+                    slot.phases.fill = filled;
+                    slot.phases.run = clock.elapsed().as_nanos() as u64 - filled;
+                }
+                ring.last = Some(point);
+                Ok(())
+            }
+            Err(stop) => {
+                ring.give_back();
+                Err(stop)
+            }
         }
-        Ok(())
     }
 
     /// Waits for the oldest round in flight and checks it.
-    fn finish_oldest(&mut self, session: &mut Session, ring: &mut Ring, host: &mut HostSide, checked: bool) -> Result<(), Stop> {
+    fn finish_oldest(&mut self, session: &Session, ring: &mut Ring, host: &mut HostSide, checked: bool) -> Result<(), Stop> {
         let slot = ring.oldest();
         let round = slot.round;
         let clock = self.timed(round).then(Instant::now);
@@ -306,8 +340,7 @@ impl<'a> Executor<'a> {
             let bad = collect::check(self.job, self.plan, session, slot, host, &mut self.tally);
             self.tally.run += 1;
             if bad {
-                self.tally.failed_rounds += 1;
-                self.report_failures(round);
+                self.failed(round);
             }
             self.progress.verified(self.tally.run);
             if let (Some(clock), Some(waited)) = (clock, waited) {
@@ -318,27 +351,34 @@ impl<'a> Executor<'a> {
                 times.check += clock.elapsed().as_nanos() as u64 - waited;
             }
         }
+        let hit = std::mem::take(&mut slot.hit);
+        if !hit.is_empty() {
+            // Else the next round in this slot would be blamed for what this one wrote.
+            let index = slot.index;
+            session.restore_guards(self.plan, self.device, index, &hit, &ring.younger())?;
+        }
         ring.free_oldest();
         Ok(())
     }
 
-    /// Sends the failures of a round that were just found, so that they stand even if a later round crashes.
-    fn report_failures(&mut self, round: u64) {
-        let new = self.tally.failures.iter().rev().take_while(|f| f.round == round).count();
-        let from = self.tally.failures.len() - new;
-        for at in from..self.tally.failures.len() {
-            (self.events)(Event::Failed(Box::new(self.tally.failures[at].clone())));
+    /// Counts a round as failed, and sends what was just found wrong with it, so that they stand even if a later round crashes.
+    fn failed(&mut self, round: u64) {
+        if self.tally.last_failed != Some(round) {
+            self.tally.failed_rounds += 1;
+            self.tally.last_failed = Some(round);
         }
+        for failure in &self.tally.failures[self.tally.told..] {
+            (self.events)(Event::Failed(Box::new(failure.clone())));
+        }
+        self.tally.told = self.tally.failures.len();
     }
 
     /// Guards of memories that all slots share are read once nothing is in flight.
-    fn final_guards(&mut self, session: &mut Session) -> Result<(), Stop> {
-        let round = self.plan.rounds.count.saturating_sub(1);
+    fn final_guards(&mut self, session: &Session, round: u64) -> Result<(), Stop> {
         let before = self.tally.failures.len();
         collect::shared_guards(self.job, self.plan, session, self.device, &mut self.tally, round)?;
         if self.tally.failures.len() > before {
-            self.tally.failed_rounds += 1;
-            self.report_failures(round);
+            self.failed(round);
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! Set-up: kernels loaded, memories allocated, contents uploaded, graphs recorded; and carried tensors put at their start.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::host::HostSide;
 use super::progress::Progress;
-use crate::device::{Arg, Cmd, Device, DeviceError, Graph, Kernel, Mem, Node, Place, Queue, Result, Slice};
+use crate::device::{Arg, Cmd, Device, DeviceError, Graph, Kernel, Mem, Node, Place, Point, Queue, Result, Slice};
 use crate::job::Job;
-use crate::plan::{Class, GUARD_WORD, Home, Plan};
+use crate::plan::{Class, GUARD_WORD, Home, Plan, Zone};
 
 /// What a plan has become on a device.
 pub(super) struct Session {
@@ -16,6 +17,10 @@ pub(super) struct Session {
     pub graphs: Vec<Vec<Graph>>,
     start: Vec<Node>,
     pub shared_zones: Vec<usize>,
+    /// All slots write the same carried tensors, so every round waits for the one before it.
+    pub carries: bool,
+    /// A memory that holds the guard pattern, once one had to be put back.
+    pattern: Cell<Option<Mem>>,
 }
 
 /// Builds and loads all kernels of a job.
@@ -44,7 +49,8 @@ impl Session {
                 memories.iter_mut().for_each(|slot| slot.push(id));
             }
         }
-        let mut session = Session { memories, graphs: Vec::new(), start: Vec::new(), shared_zones: Vec::new() };
+        let mut session =
+            Session { memories, graphs: Vec::new(), start: Vec::new(), shared_zones: Vec::new(), carries: false, pattern: Cell::new(None) };
         session.upload(job, plan, device, host)?;
         let set_up: Vec<Vec<Node>> = (0..slots).map(|slot| session.translate(&plan.setup_nodes, slot, kernels)).collect();
         for (slot, nodes) in set_up.iter().enumerate() {
@@ -60,6 +66,7 @@ impl Session {
                 plan.graphs.iter().map(|nodes| device.record(&session.translate(nodes, slot, kernels))).collect::<Result<Vec<_>>>()?;
             session.graphs.push(graphs);
         }
+        session.carries = slots > 1 && plan.tensors.iter().any(|t| t.class == Class::Carried);
         session.start = session.translate(&plan.start_nodes, 0, kernels);
         session.shared_zones = (0..plan.zones.len()).filter(|&z| !plan.memories[plan.zones[z].read.memory as usize].per_slot).collect();
         Ok(session)
@@ -93,6 +100,32 @@ impl Session {
             device.wait(point)?;
         }
         Ok(())
+    }
+
+    /// Puts the pattern back into guard zones of a slot that only the device reaches.
+    pub fn restore_guards(&self, plan: &Plan, device: &mut dyn Device, slot: usize, zones: &[usize], after: &[Point]) -> Result<()> {
+        let pattern = match self.pattern.get() {
+            Some(pattern) => pattern,
+            None => {
+                let longest = plan.zones.iter().map(|z| z.bytes).max().unwrap_or(0);
+                let pattern = device.alloc(Place::Upload, longest + 4)?;
+                let mut bytes = device.map(pattern)?;
+                bytes.iter_mut().zip(GUARD_WORD.to_le_bytes().into_iter().cycle()).for_each(|(byte, word)| *byte = word);
+                device.unmap(bytes)?;
+                self.pattern.set(Some(pattern));
+                pattern
+            }
+        };
+        let copy = |&zone: &usize| {
+            let Zone { at, bytes, .. } = &plan.zones[zone];
+            // A copy, as fills start at whole words and guards where a tensor ends.
+            let src = Slice { mem: pattern, offset: at.offset % 4, len: *bytes };
+            let dst = Slice { mem: self.memory(slot, at.memory), offset: at.offset, len: *bytes };
+            Node { cmd: Cmd::Copy { src, dst }, after: Vec::new() }
+        };
+        let nodes: Vec<Node> = zones.iter().map(copy).collect();
+        let point = device.submit(Queue(0), after, &nodes)?;
+        device.wait(point)
     }
 
     /// Device id of a plan's memory in a slot.

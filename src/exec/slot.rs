@@ -22,6 +22,8 @@ pub(super) struct Slot {
     to_read: Vec<u32>,
     /// By fill: a hash per chunk of what was filled, for bytes that kernels are bound to.
     pub hashes: Vec<Vec<u64>>,
+    /// Guard zones that the round wrote and that the device alone reaches.
+    pub hit: Vec<usize>,
     pub phases: Phases,
 }
 
@@ -63,6 +65,7 @@ impl Slot {
             to_fill: memories(&mut plan.fills.iter().map(|f| f.to.memory)),
             to_read: memories(&mut read.into_iter()),
             hashes: plan.fills.iter().map(hashes).collect(),
+            hit: Vec::new(),
             phases: Phases::default(),
         }
     }
@@ -119,18 +122,20 @@ impl Slot {
         Ok(())
     }
 
-    /// Hands the slot's memories to the device and submits the round.
-    pub fn submit(&mut self, _job: &Job, plan: &Plan, session: &Session, device: &mut dyn Device) -> Result<(), Stop> {
-        for mapped in &mut self.mapped {
-            if let Some(bytes) = mapped.take() {
-                device.unmap(bytes)?;
-            }
-        }
+    /// Gives the host bytes back to the device.
+    fn release(&mut self, device: &mut dyn Device) -> Result<(), DeviceError> {
+        let lent = self.mapped.iter_mut().filter_map(Option::take);
+        lent.fold(Ok(()), |result, bytes| result.and(device.unmap(bytes)))
+    }
+
+    /// Hands the slot's memories to the device and submits the round, to run after `after`.
+    pub fn submit(&mut self, plan: &Plan, session: &Session, device: &mut dyn Device, after: Option<Point>) -> Result<Point, Stop> {
+        self.release(device)?;
         let graph = session.graphs[self.index][plan.graph(self.set, self.mode)];
         let queue = if plan.schedule.slots == 1 && plan.schedule.host == Host::Inline { Queue(0) } else { Queue(self.index as u32 + 1) };
-        // Carried tensors are one for all slots: their rounds follow each other.
-        self.point = Some(device.replay(queue, &[], graph, &self.vars)?);
-        Ok(())
+        let point = device.replay(queue, after.as_slice(), graph, &self.vars)?;
+        self.point = Some(point);
+        Ok(point)
     }
 
     /// Waits for the round and takes the bytes that a check reads.
@@ -151,12 +156,14 @@ pub(super) struct Ring {
     slots: Vec<Slot>,
     next: usize,
     in_flight: usize,
+    /// The round that was submitted last.
+    pub last: Option<Point>,
 }
 
 impl Ring {
     pub fn new(job: &Job, plan: &Plan) -> Ring {
         let slots = (0..plan.schedule.slots as usize).map(|index| Slot::new(index, job, plan)).collect();
-        Ring { slots, next: 0, in_flight: 0 }
+        Ring { slots, next: 0, in_flight: 0, last: None }
     }
 
     pub fn len(&self) -> usize {
@@ -190,5 +197,21 @@ impl Ring {
 
     pub fn free_oldest(&mut self) {
         self.in_flight -= 1;
+    }
+
+    /// What is still in flight when the oldest round is done.
+    pub fn younger(&self) -> Vec<Point> {
+        (1..self.in_flight).filter_map(|age| self.slots[(self.next + self.slots.len() - age) % self.slots.len()].point).collect()
+    }
+
+    /// The slot that `next` gave last is free again: its round was not submitted.
+    pub fn give_back(&mut self) {
+        self.next = (self.next + self.slots.len() - 1) % self.slots.len();
+        self.in_flight -= 1;
+    }
+
+    /// Gives all host bytes back to the device: what is still lent cannot be freed.
+    pub fn release(&mut self, device: &mut dyn Device) -> Result<(), DeviceError> {
+        self.slots.iter_mut().fold(Ok(()), |result, slot| result.and(slot.release(device)))
     }
 }

@@ -299,6 +299,16 @@ impl Draft<'_> {
         let job = self.job;
         let outputs: Vec<usize> = (0..self.tensors.len()).filter(|&id| self.tensors[id].class == Class::Output).collect();
         let output_bytes: u64 = outputs.iter().map(|&id| self.tensors[id].bytes).sum();
+        let at_setup: Vec<Cmd> = if options.trust == Trust::Fast {
+            let poison = |&id: &usize| {
+                let word = trust::poison_word(job.tensors[id].dtype, 0);
+                let home = self.tensors[id].home?;
+                Some(Cmd::Fill { dst: slice(home, self.tensors[id].bytes), pattern: Word::Const(word.into()) })
+            };
+            outputs.iter().filter_map(poison).collect()
+        } else {
+            Vec::new()
+        };
         if options.trust != Trust::Fast {
             let mut words: Vec<crate::tensor::Dtype> = Vec::new();
             for id in outputs {
@@ -353,14 +363,7 @@ impl Draft<'_> {
                 }
             }
         }
-        if options.trust == Trust::Fast {
-            // The one poison at this level: what no round ever writes is not a plausible zero.
-            let word = trust::poison_word(crate::tensor::Dtype::F32, 0);
-            for (id, memory) in self.memories.iter().enumerate().filter(|(_, m)| m.name == "slot") {
-                let whole = slice(Home { memory: id as u32, offset: 0 }, memory.bytes);
-                setup_nodes.push(Cmd::Fill { dst: whole, pattern: Word::Const(word.into()) });
-            }
-        }
+        setup_nodes.extend(at_setup);
         setup_nodes.append(&mut self.setup_copies);
         Ok(Plan {
             job: job.name.clone(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Host, Plan, Poison};
+use super::{Host, Plan, Poison, Trust};
 
 /// The plan as a table with its reasons, what moves, and the schedule.
 pub fn summary(plan: &Plan) -> String {
@@ -37,7 +37,7 @@ pub fn summary(plan: &Plan) -> String {
     let poisoned = match plan.modes.last().map(|m| m.poison) {
         Some(Poison::Full) => "outputs in full, every round",
         Some(Poison::Window(_)) => "outputs in full in the first, last and every 64th round, 1/16 in the others",
-        _ if plan.trust == super::Trust::Fast => "at set-up only",
+        _ if plan.trust == Trust::Fast => "outputs at set-up",
         _ => "nothing to poison: what is checked starts every round from contents of its own",
     };
     let _ = write!(

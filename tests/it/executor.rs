@@ -1,1 +1,202 @@
+//! What `exec::run` does with a job, in every mode: the same results as an interpreter that allocates everything afresh.
 
+mod faults;
+mod interpreter;
+mod modes;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use runjob::job::{Job, Want};
+use runjob::plan::Trust;
+use runjob::verdict::{Kind, Verdict};
+
+use crate::planner::jobs::{self, Style};
+use interpreter::Interpreter;
+use modes::{Mode, Outcome, run};
+
+/// Puts what the interpreter computes into the job's goldens, by set.
+fn with_goldens(mut job: Job) -> Job {
+    let mut interpreter = Interpreter::new(&job);
+    let mut wants = vec![vec![Want::Bytes(Arc::from([])); job.sets.len()]; job.checks.len()];
+    for round in 0..job.rounds.count {
+        let (set, tensors) = interpreter.round(round);
+        for (check, wants) in job.checks.iter().zip(&mut wants) {
+            let bytes = &tensors[check.tensor];
+            match &wants[set] {
+                Want::Bytes(before) if !before.is_empty() => assert_eq!(&before[..], bytes, "what a set gives depends on the round"),
+                _ => wants[set] = Want::Bytes(Arc::from(bytes.as_slice())),
+            }
+        }
+    }
+    for (check, wants) in job.checks.iter_mut().zip(wants) {
+        check.wants = wants;
+    }
+    job
+}
+
+/// Flips a bit of what one check wants in one set.
+fn corrupt(job: &mut Job, check: usize, set: usize) {
+    let Want::Bytes(bytes) = &job.checks[check].wants[set] else { panic!("a golden") };
+    let mut bytes = bytes.to_vec();
+    bytes[0] ^= 1;
+    job.checks[check].wants[set] = Want::Bytes(Arc::from(bytes));
+}
+
+/// What no mode may change.
+fn verdicts(outcome: &Outcome) -> impl PartialEq + std::fmt::Debug + use<> {
+    let r = outcome.report.clone();
+    (r.verdict, r.reason, r.rounds, r.run, r.checked, r.failed_rounds, r.checks, r.failures)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn results_equal_those_of_a_naive_interpreter(numbers in crate::planner::tape()) {
+        let job = with_goldens(jobs::random(&numbers, Style { aligned: true, expressions: false }));
+        for mode in Mode::all() {
+            let outcome = run(&job, &mode);
+            prop_assert_eq!(outcome.report.verdict, Verdict::Pass, "{:?}: {:?} {:?}", mode, outcome.report.reason, outcome.report.failures);
+            prop_assert_eq!(outcome.report.checked, job.rounds.count);
+            outcome.counts_are_those_of_the_plan(&job, &mode);
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_where_views_start(numbers in crate::planner::tape()) {
+        let job = with_goldens(jobs::random(&numbers, Style { aligned: false, expressions: false }));
+        for mode in Mode::all() {
+            // The contract asks for aligned slices, which these are not.
+            let outcome = run(&job, &Mode { contract: false, ..mode });
+            prop_assert_eq!(outcome.report.verdict, Verdict::Pass, "{:?}: {:?} {:?}", mode, outcome.report.reason, outcome.report.failures);
+        }
+    }
+
+    #[test]
+    fn one_wrong_golden_is_found_in_its_rounds_and_reported_alike(numbers in crate::planner::tape(), which: u16) {
+        let mut job = with_goldens(jobs::random(&numbers, Style { aligned: true, expressions: false }));
+        let (check, set) = (usize::from(which) % job.checks.len(), usize::from(which / 16) % job.sets.len());
+        corrupt(&mut job, check, set);
+        let mut first = None;
+        for mode in Mode::all() {
+            let outcome = run(&job, &mode);
+            let report = &outcome.report;
+            prop_assert_eq!(report.verdict, Verdict::Fail);
+            prop_assert!(report.failures.iter().all(|f| f.kind == Kind::Mismatch && f.mismatched == 1));
+            prop_assert!(report.failures.iter().all(|f| f.set.as_ref() == Some(&job.sets[set])));
+            prop_assert_eq!(report.checks[check].failed_rounds, report.failed_rounds);
+            prop_assert_eq!(report.checked, job.rounds.count);
+            prop_assert_eq!(&outcome.failed, &report.failures, "every failure is told once, when it is found");
+            let said = verdicts(&outcome);
+            prop_assert_eq!(&said, first.get_or_insert_with(|| verdicts(&outcome)), "{:?}", mode);
+        }
+    }
+}
+
+/// A job whose checks are expressions over every class of input.
+fn expressions() -> Job {
+    use runjob::data::Source;
+    use runjob::job::{Action, Contents, View};
+    use runjob::tensor::Dtype;
+    let whole = Source::Integers { low: 0, high: 1000 };
+    let n = 100;
+    let u32s = |name: &str, contents| jobs::tensor(name, Dtype::U32, n, contents);
+    let mut tensors = vec![
+        u32s("resident", Contents::Fixed(whole.clone())),
+        u32s("drawn", jobs::drawn(whole.clone())),
+        u32s("sets", Contents::Sets(vec![whole.clone(); 3])),
+        u32s("restored", Contents::Fixed(whole.clone())),
+        u32s("overwritten", jobs::drawn(whole.clone())),
+        u32s("carried", Contents::Fixed(whole.clone())),
+        u32s("follower", Contents::Fixed(whole.clone())),
+        u32s("hidden", jobs::drawn(whole)),
+        u32s("out", Contents::None),
+    ];
+    tensors[5].carry = true;
+    tensors[6].carry = true;
+    let view = |tensor| View { tensor, offset: 0, len: n * 4 };
+    let copy = |src, dst| Action::Copy { src: view(src), dst: view(dst) };
+    // restored = sets, overwritten = carried, carried = drawn, out = resident, follower = out
+    let steps = vec![copy(2, 3), copy(5, 4), copy(1, 5), copy(0, 8), copy(8, 6)];
+    let claims = [
+        (3, "sets + hidden - hidden"),
+        (4, "carried + 0 * overwritten"),
+        (5, "drawn"),
+        (8, "resident + 0 * restored + 0 * sum(hidden)"),
+        (6, "resident + 0 * follower"),
+    ];
+    let checks = claims.iter().map(|(t, text)| jobs::check(*t, vec![jobs::want(&tensors, *t, text)])).collect();
+    jobs::job(tensors, Vec::new(), steps, checks, 12, 3)
+}
+
+#[test]
+fn expectations_see_the_contents_of_their_round_in_every_mode() {
+    let mut job = expressions();
+    for warmup in [0, 2] {
+        job.rounds.warmup = warmup;
+        for mode in Mode::all() {
+            let outcome = run(&job, &mode);
+            assert_eq!(outcome.report.verdict, Verdict::Pass, "{mode:?}: {:?} {:?}", outcome.report.reason, outcome.report.failures);
+            outcome.counts_are_those_of_the_plan(&job, &mode);
+        }
+    }
+}
+
+#[test]
+fn an_expectation_that_is_off_by_one_in_late_rounds_fails_in_those_alone() {
+    let mut job = expressions();
+    job.checks[2].wants = vec![jobs::want(&job.tensors, 5, "where(round > 8, drawn + 1, drawn)")];
+    let mut first = None;
+    for mode in Mode::all() {
+        let outcome = run(&job, &mode);
+        assert_eq!((outcome.report.verdict, outcome.report.failed_rounds), (Verdict::Fail, 3), "{mode:?}");
+        // `overwritten` is what `carried` was by expectation: it fails from the round after on.
+        let rounds: Vec<u64> = outcome.report.failures.iter().map(|f| f.round).collect();
+        assert_eq!(rounds, [9, 10, 10, 11, 11], "{mode:?}");
+        assert_eq!(&verdicts(&outcome), first.get_or_insert_with(|| verdicts(&outcome)), "{mode:?}");
+    }
+}
+
+#[test]
+fn shuffled_sets_come_in_the_order_of_the_seed() {
+    let mut job = expressions();
+    job.rounds.order = runjob::spec::Order::Shuffle;
+    for mode in Mode::all() {
+        let outcome = run(&job, &mode);
+        assert_eq!(outcome.report.verdict, Verdict::Pass, "{mode:?}: {:?}", outcome.report.failures);
+    }
+}
+
+#[test]
+fn nothing_run_and_nothing_checked_are_no_pass() {
+    let mut job = expressions();
+    let checks = std::mem::take(&mut job.checks);
+    assert_eq!(run(&job, &Mode::default()).report.verdict, Verdict::Unchecked);
+    job.checks = checks;
+    job.rounds.count = 0;
+    for mode in Mode::all() {
+        assert_eq!(run(&job, &mode).report.verdict, Verdict::Error);
+    }
+}
+
+#[test]
+fn poison_stands_in_outputs_before_the_first_round_at_every_level() {
+    use runjob::job::{Action, Contents, View};
+    use runjob::tensor::{Access, Dtype};
+    unsafe fn nothing(_: *const *mut u8, _: &runjob::device::cpu::BlockAt) {}
+    let tensors = vec![jobs::tensor("y", Dtype::F32, 50, Contents::None)];
+    let params = vec![runjob::tensor::Param::parse("out f32 y").unwrap()];
+    let view = View { tensor: 0, offset: 0, len: 200 };
+    let args = vec![runjob::job::Argument::Tensor { access: Access::Out, view }];
+    let grid = [runjob::device::Word::Const(1); 3];
+    let checks = vec![jobs::check(0, vec![jobs::want(&tensors, 0, "0.0")])];
+    let kernels = vec![jobs::kernel("nothing", nothing, params, [1; 3])];
+    let job = jobs::job(tensors, kernels, vec![Action::Launch { kernel: 0, grid, args }], checks, 2, 0);
+    for mode in Mode::all() {
+        // A kernel that writes nothing would pass where memory starts as zeros.
+        let outcome = run(&job, &mode);
+        assert_eq!(outcome.report.verdict, Verdict::Fail, "{mode:?}");
+        assert!(outcome.report.failures[0].mismatches[0].mismatch.got.to_f64().is_nan() || mode.trust == Trust::Fast, "{mode:?}");
+    }
+}

@@ -1,1 +1,496 @@
+//! Plans of random jobs keep what a plan promises, whatever the device, the slots and the trust.
 
+pub mod jobs;
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use runjob::device::{Arg, Caps, Cmd, Kernel, Mem, Node, Place, Slice, Word};
+use runjob::job::{Action, Argument, Contents, Job, View};
+use runjob::plan::{Class, Home, Options, Placement, Plan, Poison, Trust, build};
+use runjob::tensor::Access;
+
+pub fn caps(unified: bool) -> Caps {
+    Caps {
+        backend: "cpu",
+        name: "a device".into(),
+        driver: "none".into(),
+        unified,
+        lanes: 2,
+        submit_ns: if unified { 50 } else { 10_000 },
+        bytes_per_ns: 10.0,
+        memory: 1 << 30,
+        largest_alloc: 1 << 28,
+        alignment: 64,
+        max_block: 1024,
+        max_block_dims: [1024; 3],
+    }
+}
+
+/// What the bytes of a memory hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holds {
+    Nothing,
+    Guard,
+    Poison,
+    /// Contents of a tensor.
+    Tensor(usize),
+    /// The contents of a tensor in a set, which nothing may write.
+    Pristine(usize, u32),
+}
+
+/// Plan memories, byte by byte.
+struct Bytes(Vec<Vec<Holds>>);
+
+impl Bytes {
+    fn of(&mut self, slice: Slice) -> &mut [Holds] {
+        let memory = &mut self.0[slice.mem.0 as usize];
+        assert!(slice.offset + slice.len <= memory.len() as u64, "{slice:?} lies outside a memory of {} bytes", memory.len());
+        &mut memory[slice.offset as usize..(slice.offset + slice.len) as usize]
+    }
+
+    fn put(&mut self, slice: Slice, holds: Holds) {
+        self.of(slice).fill(holds);
+    }
+
+    fn all(&mut self, slice: Slice, what: &str, ok: impl Fn(Holds) -> bool) {
+        let bytes = self.of(slice);
+        assert!(bytes.iter().all(|&b| ok(b)), "{what}: {slice:?} holds {:?}", bytes.iter().find(|b| !ok(**b)));
+    }
+}
+
+fn at(home: Home, len: u64) -> Slice {
+    Slice { mem: Mem(home.memory), offset: home.offset, len }
+}
+
+fn overlap(a: Slice, b: Slice) -> bool {
+    a.mem == b.mem && a.offset < b.offset + b.len && b.offset < a.offset + a.len
+}
+
+fn accesses(cmd: &Cmd) -> Vec<(bool, Slice)> {
+    match cmd {
+        Cmd::Copy { src, dst } => vec![(false, *src), (true, *dst)],
+        Cmd::Fill { dst, .. } => vec![(true, *dst)],
+        Cmd::Launch { args, .. } => args
+            .iter()
+            .filter_map(|arg| match arg {
+                Arg::In(s) => Some((false, *s)),
+                Arg::Out(s) | Arg::Inout(s) => Some((true, *s)),
+                Arg::Scalar(_) => None,
+            })
+            .collect(),
+    }
+}
+
+/// What each node waits for, byte by byte: the last writer of what it uses, the readers since of what it writes.
+fn bitmap_oracle(nodes: &[Node]) -> Vec<Vec<u32>> {
+    let mut bytes: HashMap<(u32, u64), (Option<u32>, Vec<u32>)> = HashMap::new();
+    let mut lists = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let index = index as u32;
+        let mut after = std::collections::BTreeSet::new();
+        for (write, slice) in accesses(&node.cmd) {
+            for byte in slice.offset..slice.offset + slice.len {
+                let (writer, readers) = bytes.entry((slice.mem.0, byte)).or_default();
+                after.extend(*writer);
+                if write {
+                    after.extend(readers.drain(..));
+                    *writer = Some(index);
+                } else {
+                    readers.push(index);
+                }
+            }
+        }
+        after.remove(&index);
+        lists.push(after.into_iter().collect());
+    }
+    lists
+}
+
+/// Where a step of a set finds a view.
+fn place(plan: &Plan, view: View, set: u32) -> Slice {
+    let placement = &plan.tensors[view.tensor];
+    let home = match placement.class {
+        Class::Resident if placement.pristine.len() > 1 => placement.pristine[set as usize],
+        Class::Resident => placement.pristine[0],
+        _ => placement.home.expect("a tensor that a step uses has a home"),
+    };
+    Slice { offset: home.offset + view.offset, ..at(home, view.len) }
+}
+
+/// A step as a command, by the plan's table of tensors alone.
+fn command(plan: &Plan, action: &Action, set: u32) -> Cmd {
+    let place = |view: &View| place(plan, *view, set);
+    match action {
+        Action::Copy { src, dst } => Cmd::Copy { src: place(src), dst: place(dst) },
+        Action::Fill { dst, pattern } => Cmd::Fill { dst: place(dst), pattern: *pattern },
+        Action::Launch { kernel, grid, args } => Cmd::Launch {
+            kernel: Kernel(*kernel as u32),
+            grid: *grid,
+            args: args
+                .iter()
+                .map(|arg| match arg {
+                    Argument::Scalar(word) => Arg::Scalar(*word),
+                    Argument::Tensor { access: Access::In, view } => Arg::In(place(view)),
+                    Argument::Tensor { access: Access::Out, view } => Arg::Out(place(view)),
+                    Argument::Tensor { access: Access::Inout, view } => Arg::Inout(place(view)),
+                })
+                .collect(),
+        },
+    }
+}
+
+/// The memories after set-up, with everything that a round may not rely on forgotten.
+fn after_setup(job: &Job, plan: &Plan) -> Bytes {
+    let mut bytes = Bytes(plan.memories.iter().map(|m| vec![Holds::Nothing; m.bytes as usize]).collect());
+    let mut uploaded: HashMap<(usize, u32), u32> = HashMap::new();
+    for upload in &plan.setup {
+        bytes.put(at(upload.to, upload.bytes), Holds::Pristine(upload.tensor, upload.set));
+        *uploaded.entry((upload.tensor, upload.set)).or_default() += 1;
+    }
+    for (id, placement) in plan.tensors.iter().enumerate() {
+        let sets = if let Contents::Sets(sources) = &job.tensors[id].contents { sources.len() as u32 } else { 1 };
+        let sets = if placement.pristine.is_empty() { 0 } else { sets };
+        assert_eq!(placement.pristine.len(), sets as usize);
+        assert!((0..sets).all(|set| uploaded.remove(&(id, set)) == Some(1)), "`{}` is not uploaded once", placement.name);
+    }
+    assert!(uploaded.is_empty(), "uploads that no tensor has: {uploaded:?}");
+    for node in &plan.setup_nodes {
+        match &node.cmd {
+            Cmd::Fill { dst, pattern } => {
+                assert!(matches!(pattern, Word::Const(_)));
+                bytes.put(*dst, if dst.offset == 0 { Holds::Guard } else { Holds::Poison });
+            }
+            Cmd::Copy { src, dst } => {
+                let from = bytes.of(*src).to_vec();
+                bytes.of(*dst).copy_from_slice(&from);
+            }
+            Cmd::Launch { .. } => panic!("a launch in the set-up"),
+        }
+    }
+    for (id, placement) in plan.tensors.iter().enumerate() {
+        for (set, home) in placement.pristine.iter().enumerate() {
+            bytes.all(at(*home, placement.bytes), "pristine", |h| h == Holds::Pristine(id, set as u32));
+        }
+    }
+    for zone in plan.zones.iter().filter(|z| plan.memories[z.at.memory as usize].place != Place::ReadOnly) {
+        bytes.all(at(zone.at, zone.bytes), "guard zone after set-up", |h| h == Holds::Guard);
+    }
+    for node in &plan.start_nodes {
+        for (write, slice) in accesses(&node.cmd) {
+            let carried = |p: &Placement| p.class == Class::Carried && p.home.is_some_and(|h| at(h, p.bytes) == slice);
+            if write {
+                let id = plan.tensors.iter().position(carried).expect("the start writes carried tensors alone");
+                bytes.put(slice, Holds::Tensor(id));
+            }
+        }
+    }
+    // What an earlier round left: outputs, scratch and what the host has not yet filled are all stale.
+    for placement in plan.tensors.iter().filter(|p| p.class != Class::Carried) {
+        if let Some(home) = placement.home {
+            bytes.put(at(home, placement.bytes), Holds::Nothing);
+        }
+    }
+    bytes
+}
+
+/// Walks one graph with what every byte holds.
+fn walk(job: &Job, plan: &Plan, set: u32, mode: usize) {
+    let nodes = &plan.graphs[plan.graph(set, mode)];
+    let poison = plan.modes[mode].poison;
+    let mut bytes = after_setup(job, plan);
+    for fill in &plan.fills {
+        bytes.put(at(fill.to, fill.bytes), Holds::Tensor(fill.tensor));
+    }
+    let class = |id: usize| plan.tensors[id].class;
+    let own = |h: Holds, id: usize| h == Holds::Tensor(id) || matches!(h, Holds::Pristine(t, s) if t == id && (s == set || s == 0));
+    let tensors = 0..plan.tensors.len();
+    let restores = tensors.clone().filter(|&id| matches!(class(id), Class::Restored | Class::Cleared)).count();
+    let copied = plan.fills.iter().filter(|f| !f.bound).count();
+    let poisons: Vec<&Node> = nodes[copied + restores..]
+        .iter()
+        .take_while(|n| matches!(n.cmd, Cmd::Fill { pattern: Word::Var(v), .. } if v as usize >= job.vars.len()))
+        .collect();
+    let first = copied + restores + poisons.len();
+    if poison == Poison::Full {
+        assert_eq!(poisons.len(), plan.poison.len());
+    }
+
+    let mut renewed = vec![0; plan.tensors.len()];
+    for node in &nodes[..copied + restores] {
+        let dst = accesses(&node.cmd).iter().find(|(write, _)| *write).map(|(_, s)| *s).unwrap();
+        let id = tensors.clone().find(|&id| plan.tensors[id].home.is_some_and(|h| at(h, plan.tensors[id].bytes) == dst));
+        let id = id.expect("what is renewed is one whole tensor");
+        match &node.cmd {
+            Cmd::Copy { src, .. } => bytes.all(*src, "copied from", |h| own(h, id)),
+            Cmd::Fill { pattern, .. } => assert!(class(id) == Class::Cleared && matches!(pattern, Word::Const(_))),
+            Cmd::Launch { .. } => panic!("a launch before the steps"),
+        }
+        bytes.put(dst, Holds::Tensor(id));
+        renewed[id] += 1;
+    }
+    for id in tensors.clone() {
+        let copied = plan.fills.iter().any(|f| f.tensor == id && !f.bound);
+        let wanted = u32::from(copied || matches!(class(id), Class::Restored | Class::Cleared));
+        assert_eq!(renewed[id], wanted, "`{}` ({:?}) is renewed once a round", plan.tensors[id].name, class(id));
+    }
+    for node in poisons {
+        let Cmd::Fill { dst, .. } = &node.cmd else { unreachable!() };
+        let id = tensors.clone().find(|&id| plan.tensors[id].home.is_some_and(|h| overlap(at(h, plan.tensors[id].bytes), *dst)));
+        assert_eq!(id.map(class), Some(Class::Output));
+        bytes.all(*dst, "poisoned", |h| h == Holds::Nothing);
+        bytes.put(*dst, Holds::Poison);
+    }
+
+    let steps = &nodes[first..first + job.steps.len()];
+    for (index, (step, node)) in job.steps.iter().zip(steps).enumerate() {
+        assert_eq!(node.cmd, command(plan, &step.action, set), "step {index}");
+        for (access, view) in step.action.views() {
+            let slice = place(plan, view, set);
+            if access.reads() {
+                bytes.all(slice, &format!("step {index} reads `{}`", plan.tensors[view.tensor].name), |h| own(h, view.tensor));
+            }
+        }
+        for (access, view) in step.action.views().filter(|(access, _)| access.writes()) {
+            let slice = place(plan, view, set);
+            bytes.all(slice, &format!("step {index}, {access:?}"), |h| !matches!(h, Holds::Guard | Holds::Pristine(..)));
+            bytes.put(slice, Holds::Tensor(view.tensor));
+        }
+    }
+
+    for node in &nodes[first + job.steps.len()..] {
+        let Cmd::Copy { src, dst } = &node.cmd else { panic!("after the steps there are copies alone") };
+        let read = plan.reads.iter().find(|r| at(r.from, r.bytes) == *dst);
+        let zone = plan.zones.iter().find(|z| at(z.read, z.bytes) == *dst && at(z.at, z.bytes) == *src);
+        match (read, zone) {
+            (Some(read), _) => {
+                assert_eq!(Some(*src), plan.tensors[read.tensor].home.map(|h| at(h, read.bytes)));
+                bytes.all(*src, "read back", |h| h == Holds::Tensor(read.tensor));
+                bytes.put(*dst, Holds::Tensor(read.tensor));
+            }
+            (None, Some(zone)) => {
+                assert!(plan.modes[mode].guards);
+                bytes.all(at(zone.at, zone.bytes), "a guard", |h| h == Holds::Guard);
+                bytes.put(*dst, Holds::Guard);
+            }
+            (None, None) => panic!("a copy for nobody: {src:?} -> {dst:?}"),
+        }
+    }
+    for read in &plan.reads {
+        bytes.all(at(read.from, read.bytes), "what the host reads", |h| h == Holds::Tensor(read.tensor));
+    }
+    let mode = &plan.modes[mode];
+    for zone in plan.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near)) {
+        bytes.all(at(zone.read, zone.bytes), "the guards that the host reads", |h| h == Holds::Guard);
+    }
+    for (id, placement) in plan.tensors.iter().enumerate() {
+        for (set, home) in placement.pristine.iter().enumerate() {
+            bytes.all(at(*home, placement.bytes), "pristine at the end", |h| h == Holds::Pristine(id, set as u32));
+        }
+    }
+    // Expectations are computed from the host's bytes as generated: no node writes those of a fill.
+    for fill in &plan.fills {
+        bytes.all(at(fill.to, fill.bytes), "filled by the host", |h| h == Holds::Tensor(fill.tensor));
+        let written = nodes.iter().flat_map(|n| accesses(&n.cmd)).any(|(write, s)| write && overlap(s, at(fill.to, fill.bytes)));
+        assert!(!written, "`{}` is written where the host filled it", plan.tensors[fill.tensor].name);
+    }
+}
+
+/// First and last step in whose time a tensor holds its bytes.
+fn life(plan: &Plan, id: usize) -> (u32, u32) {
+    match plan.tensors[id].class {
+        Class::Scratch => plan.tensors[id].steps.unwrap(),
+        _ => (0, u32::MAX),
+    }
+}
+
+fn layout(job: &Job, plan: &Plan, caps: &Caps) {
+    let mut spans: Vec<(Slice, (u32, u32))> = Vec::new();
+    for (id, placement) in plan.tensors.iter().enumerate() {
+        let homes = placement.home.iter().map(|h| (*h, life(plan, id))).chain(placement.pristine.iter().map(|h| (*h, (0, u32::MAX))));
+        for (home, life) in homes {
+            assert_eq!(home.offset % caps.alignment, 0);
+            spans.push((at(home, placement.bytes), life));
+        }
+        let on_device = !matches!(placement.class, Class::ByValue | Class::HostOnly | Class::Unused);
+        assert_eq!(on_device, placement.home.is_some() || !placement.pristine.is_empty(), "{placement:?}");
+        assert_eq!(on_device, placement.steps.is_some());
+    }
+    let whole = (0, u32::MAX);
+    let homes: Vec<Slice> = spans.iter().map(|(s, _)| *s).collect();
+    let elsewhere = |slice: &Slice| !homes.contains(slice);
+    spans.extend(plan.fills.iter().map(|f| (at(f.to, f.bytes), whole)).filter(|(s, _)| elsewhere(s)));
+    spans.extend(plan.reads.iter().map(|r| (at(r.from, r.bytes), whole)).filter(|(s, _)| elsewhere(s)));
+    spans.extend(plan.zones.iter().map(|z| (at(z.read, z.bytes), whole)));
+    spans.extend(plan.zones.iter().filter(|z| z.at != z.read).map(|z| (at(z.at, z.bytes), whole)));
+    for (i, (a, alive)) in spans.iter().enumerate() {
+        let memory = &plan.memories[a.mem.0 as usize];
+        assert!(a.offset + a.len <= memory.bytes && a.len > 0);
+        for (b, other) in &spans[..i] {
+            let together = alive.0 <= other.1 && other.0 <= alive.1;
+            assert!(!together || !overlap(*a, *b), "{a:?} and {b:?} are alive at once");
+        }
+    }
+    assert!(plan.memories.iter().all(|m| m.bytes <= caps.largest_alloc));
+    assert!(plan.memories.iter().all(|m| caps.unified || !matches!(m.place, Place::Shared | Place::ReadOnly)));
+    for zone in &plan.zones {
+        let end = |id: usize, from: u64| {
+            plan.tensors[id].home.iter().chain(&plan.tensors[id].pristine).any(|h| h.offset + plan.tensors[id].bytes == from)
+        };
+        let start = |id: usize, to: u64| plan.tensors[id].home.iter().chain(&plan.tensors[id].pristine).any(|h| h.offset == to);
+        let snapshot = |id: usize| plan.reads.iter().any(|r| r.tensor == id && plan.tensors[id].class == Class::Carried);
+        assert!(zone.before.is_none_or(|id| end(id, zone.at.offset) || snapshot(id)));
+        assert!(zone.behind.is_none_or(|id| start(id, zone.at.offset + zone.bytes) || snapshot(id)));
+    }
+    if plan.trust == Trust::Standard {
+        // Whatever runs over a tensor that a kernel writes hits a guard, or a tensor that is dead.
+        for (id, placement) in plan.tensors.iter().enumerate() {
+            let Some(home) = placement.home else { continue };
+            assert!(home.offset >= 128 && home.offset + placement.bytes + 128 <= plan.memories[home.memory as usize].bytes);
+            let around = Slice { offset: home.offset - 128, ..at(home, placement.bytes + 256) };
+            let lives = life(plan, id);
+            let apart = |(other, p): (usize, &Placement)| {
+                let other_life = life(plan, other);
+                let together = lives.0 <= other_life.1 && other_life.0 <= lives.1;
+                other == id || !together || p.home.is_none_or(|h| !overlap(around, at(h, p.bytes)))
+            };
+            assert!(plan.tensors.iter().enumerate().all(apart), "`{}` has a neighbour within 128 bytes", placement.name);
+        }
+    } else {
+        assert!(plan.zones.is_empty());
+    }
+    for check in &job.checks {
+        let reads: Vec<_> = plan.reads.iter().filter(|r| r.tensor == check.tensor).collect();
+        assert_eq!(reads.len(), 1);
+        assert_eq!(reads[0].bytes, job.tensors[check.tensor].bytes());
+        if plan.tensors[check.tensor].class == Class::Carried {
+            assert_ne!(Some(reads[0].from), plan.tensors[check.tensor].home, "the next round writes it while it is checked");
+        }
+    }
+    assert_eq!(plan.reads.len(), job.checks.len());
+}
+
+fn holds(job: &Job, caps: &Caps, options: &Options) {
+    let plan = build(job, caps, options).unwrap();
+    layout(job, &plan, caps);
+    assert_eq!(plan.schedule.slots, options.slots.unwrap_or(1).min(job.rounds.count as u32));
+    assert_eq!(plan.graphs.len(), plan.sets.max(1) as usize * plan.modes.len());
+    for nodes in plan.graphs.iter().chain([&plan.setup_nodes, &plan.start_nodes]) {
+        let lists: Vec<Vec<u32>> = nodes.iter().map(|n| n.after.clone()).collect();
+        assert_eq!(lists, bitmap_oracle(nodes));
+        for (write, slice) in nodes.iter().flat_map(|n| accesses(&n.cmd)) {
+            let memory = &plan.memories[slice.mem.0 as usize];
+            assert!(slice.offset + slice.len <= memory.bytes);
+            assert!(!write || memory.place != Place::ReadOnly, "a node writes read-only memory");
+        }
+        for node in nodes {
+            if let Cmd::Fill { dst, .. } = &node.cmd {
+                assert_eq!(dst.offset % 4, 0);
+            }
+        }
+    }
+    for set in 0..plan.sets.max(1) {
+        for mode in 0..plan.modes.len() {
+            walk(job, &plan, set, mode);
+        }
+    }
+    for (id, placement) in plan.tensors.iter().enumerate().filter(|(_, p)| p.class == Class::Resident) {
+        assert!(placement.home.is_none());
+        assert!(plan.fills.iter().all(|f| f.tensor != id), "`{}` is resident and filled", placement.name);
+    }
+    let copies = |m: &runjob::plan::Memory| if m.per_slot { u64::from(plan.schedule.slots) } else { 1 };
+    assert_eq!(plan.cost.allocs, plan.memories.iter().map(copies).sum::<u64>());
+    assert_eq!(plan.cost.device_peak, plan.memories.iter().map(|m| m.bytes * copies(m)).sum::<u64>());
+    assert_eq!(plan.cost.setup_upload, plan.setup.iter().map(|u| u.bytes).sum::<u64>());
+    let launches = job.steps.iter().filter(|s| matches!(s.action, Action::Launch { .. })).count();
+    assert_eq!(plan.cost.launches, launches as u64);
+}
+
+/// Numbers for a job.
+pub fn tape() -> impl Strategy<Value = Vec<u16>> {
+    prop::collection::vec(any::<u16>(), 0..220)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plans_of_random_jobs_hold(numbers in tape(), aligned: bool, small: bool) {
+        let job = jobs::random(&numbers, jobs::Style { aligned, expressions: true });
+        for unified in [true, false] {
+            let mut caps = caps(unified);
+            if small {
+                // No memory holds many tensors.
+                caps.largest_alloc = 2048;
+            }
+            for (slots, trust) in [(1, Trust::Standard), (3, Trust::Standard), (2, Trust::Fast)] {
+                holds(&job, &caps, &Options { trust, slots: Some(slots), ..Options::default() });
+            }
+        }
+    }
+}
+
+/// The random jobs have what the properties are about.
+#[test]
+fn random_jobs_have_every_class() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut seen: HashMap<&str, u32> = HashMap::new();
+    let (mut shared, mut steps) = (0, 0);
+    for _ in 0..200 {
+        let numbers = tape().new_tree(&mut runner).unwrap().current();
+        let job = jobs::random(&numbers, jobs::Style { aligned: false, expressions: true });
+        let plan = build(&job, &caps(true), &Options::default()).unwrap();
+        for placement in &plan.tensors {
+            *seen.entry(placement.class.name()).or_default() += 1;
+        }
+        let homes: Vec<Slice> = plan.tensors.iter().filter_map(|p| p.home.map(|h| at(h, p.bytes))).collect();
+        shared += u32::from((1..homes.len()).any(|i| homes[..i].iter().any(|h| overlap(*h, homes[i]))));
+        steps += job.steps.len();
+    }
+    let classes = ["resident", "restored", "cleared", "streamed", "carried", "output", "scratch", "by value", "host only", "unused"];
+    assert!(classes.iter().all(|c| seen.get(c).is_some_and(|n| *n >= 10)), "{seen:?}");
+    assert!(shared >= 10, "{shared} jobs whose scratch shares memory");
+    assert!(steps > 800, "{steps} steps");
+}
+
+#[test]
+fn windows_of_poison_cover_only_outputs_that_are_not_yet_written() {
+    use runjob::tensor::Dtype;
+    let source = runjob::data::Source::Uniform { low: 0.0, high: 1.0 };
+    let n = 300_000;
+    let tensors = vec![jobs::tensor("x", Dtype::F32, n, jobs::drawn(source)), jobs::tensor("y", Dtype::F32, n, Contents::None)];
+    let whole = |tensor| View { tensor, offset: 0, len: n * 4 };
+    let checks = vec![jobs::check(1, vec![jobs::want(&tensors, 1, "x")])];
+    let job = jobs::job(tensors, Vec::new(), vec![Action::Copy { src: whole(0), dst: whole(1) }], checks, 200, 0);
+    for unified in [true, false] {
+        let plan = build(&job, &caps(unified), &Options { slots: Some(3), ..Options::default() }).unwrap();
+        assert_eq!(plan.modes.len(), 17);
+        for mode in [0, 1, 9, 16] {
+            walk(&job, &plan, 0, mode);
+        }
+        let full: Vec<u64> = (0..200).filter(|&r| plan.modes[plan.mode(r)].poison == Poison::Full).collect();
+        assert_eq!(full, [0, 1, 2, 63, 127, 191, 199], "each slot's first round, every 64th, and the last");
+        let windows: std::collections::BTreeSet<usize> = (3..63).map(|r| plan.mode(r)).collect();
+        assert_eq!(windows.len(), 16, "every window has its turn");
+    }
+}
+
+#[test]
+fn ten_thousand_steps_are_planned_in_linear_time() {
+    let numbers: Vec<u16> = (0..200).map(|i| i * 37).collect();
+    let mut job = jobs::random(&numbers, jobs::Style { aligned: true, expressions: false });
+    let few = job.steps.clone();
+    let time = |job: &Job| {
+        let started = std::time::Instant::now();
+        build(job, &caps(true), &Options::default()).unwrap();
+        started.elapsed().as_secs_f64()
+    };
+    job.steps = few.iter().cycle().take(1000).cloned().collect();
+    let thousand = time(&job);
+    job.steps = few.iter().cycle().take(10_000).cloned().collect();
+    let ten_thousand = time(&job);
+    // Quadratic planning would take 100 times as long.
+    assert!(ten_thousand < 40.0 * thousand.max(1e-3), "{thousand} s, then {ten_thousand} s");
+}

@@ -1,0 +1,1 @@
+//! Kernels and devices that go wrong, and what is said of them.

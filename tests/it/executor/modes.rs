@@ -1,0 +1,140 @@
+//! The ways to run a job, and what a run came to.
+
+use runjob::device::cpu::{self, CpuOptions};
+use runjob::device::{Counts, Device, Trace, TraceOptions};
+use runjob::exec::{self, Progress};
+use runjob::job::Job;
+use runjob::plan::{self, Host, Options, Plan, Trust};
+use runjob::verdict::{Event, Failure, Report};
+
+#[derive(Clone, Copy, Debug)]
+pub struct Mode {
+    pub discrete: bool,
+    pub slots: u32,
+    pub host: Host,
+    pub fresh: bool,
+    pub trust: Trust,
+    pub threads: usize,
+    pub contract: bool,
+}
+
+impl Default for Mode {
+    fn default() -> Mode {
+        Mode { discrete: false, slots: 1, host: Host::Inline, fresh: false, trust: Trust::Standard, threads: 1, contract: true }
+    }
+}
+
+impl Mode {
+    /// Every combination.
+    pub fn all() -> Vec<Mode> {
+        let mut modes = Vec::new();
+        for bits in 0..64 {
+            let bit = |n: u32| bits >> n & 1 == 1;
+            let mode = Mode {
+                discrete: bit(0),
+                slots: if bit(1) { 3 } else { 1 },
+                host: if bit(2) { Host::Pool } else { Host::Inline },
+                fresh: bit(3),
+                trust: if bit(4) { Trust::Fast } else { Trust::Standard },
+                threads: if bit(5) { 2 } else { 1 },
+                contract: true,
+            };
+            // Fresh rounds have one slot.
+            if !(mode.fresh && mode.slots > 1) {
+                modes.push(mode);
+            }
+        }
+        modes
+    }
+
+    pub fn options(&self) -> Options {
+        Options { trust: self.trust, fresh: self.fresh, slots: Some(self.slots), host: Some(self.host) }
+    }
+
+    pub fn device(&self) -> Box<dyn Device> {
+        // No C kernels here, so no compiler is looked for.
+        let options =
+            CpuOptions { threads: Some(self.threads), discrete: self.discrete, compilers: Some(Vec::new()), ..CpuOptions::default() };
+        Box::new(cpu::open(options).unwrap())
+    }
+
+    pub fn plan(&self, job: &Job, device: &dyn Device) -> Plan {
+        plan::build(job, device.caps(), &self.options()).unwrap()
+    }
+}
+
+pub struct Outcome {
+    pub plan: Plan,
+    pub report: Report,
+    /// As they were told.
+    pub failed: Vec<Failure>,
+    /// Of the device, with all it did.
+    pub counts: Counts,
+}
+
+pub fn run(job: &Job, mode: &Mode) -> Outcome {
+    run_on(job, mode, mode.device(), &Progress::new())
+}
+
+pub fn run_on(job: &Job, mode: &Mode, device: Box<dyn Device>, progress: &Progress) -> Outcome {
+    let plan = mode.plan(job, device.as_ref());
+    let mut device = Trace::new(device, TraceOptions { log: false, contract: mode.contract });
+    let (mut report, mut failed, mut planned) = (None, Vec::new(), 0);
+    exec::run(job, &plan, &mut device, mode.threads, progress, &mut |event| match event {
+        Event::Planned { .. } => planned += 1,
+        Event::Failed(failure) => failed.push(*failure),
+        Event::Done(done) => assert!(report.replace(*done).is_none(), "the end is told once"),
+    });
+    assert_eq!(planned, 1);
+    let counts = device.counts();
+    let report = report.expect("the end is told");
+    assert_eq!((counts.allocs, counts.bytes_allocated), (counts.frees, counts.bytes_freed), "everything was freed: {mode:?}");
+    Outcome { plan, report, failed, counts }
+}
+
+impl Outcome {
+    /// The counters of the run against the plan's numbers.
+    pub fn counts_are_those_of_the_plan(&self, job: &Job, mode: &Mode) {
+        let (plan, setup, rounds) = (&self.plan, self.report.setup_counts, self.report.round_counts);
+        let count = job.rounds.count;
+        assert_eq!(setup.loads + rounds.loads, plan.cost.loads);
+        assert_eq!(rounds.loads, 0, "no kernel is loaded after the set-up");
+        assert_eq!(self.counts.maps, self.counts.unmaps, "what was lent came back: {mode:?}");
+        assert_eq!(rounds.replays, count);
+        let sets = self.sets(job);
+        let nodes = |round: u64| &plan.graphs[plan.graph(sets[round as usize], plan.mode(round))];
+        let of = |kind: fn(&runjob::device::Cmd) -> bool| {
+            (0..count).map(|r| nodes(r).iter().filter(|n| kind(&n.cmd)).count() as u64).sum::<u64>()
+        };
+        use runjob::device::Cmd;
+        assert_eq!(rounds.launches, of(|c| matches!(c, Cmd::Launch { .. })));
+        assert_eq!(rounds.launches, plan.cost.launches * count);
+        if mode.fresh {
+            let carried = plan.tensors.iter().filter(|t| t.class == plan::Class::Carried && t.home.is_some()).count() as u64;
+            assert_eq!(rounds.allocs, plan.cost.allocs * count + carried * (2 * count - 1), "{mode:?}");
+            return;
+        }
+        assert_eq!((setup.allocs, setup.bytes_allocated), (plan.cost.allocs, plan.cost.device_peak));
+        assert_eq!((rounds.allocs, rounds.records, rounds.submits, rounds.resets), (0, 0, 0, 1), "{mode:?}");
+        assert_eq!(setup.records, plan.graphs.len() as u64 * u64::from(plan.schedule.slots));
+        assert_eq!(rounds.copies, of(|c| matches!(c, Cmd::Copy { .. })));
+        assert_eq!(rounds.fills, of(|c| matches!(c, Cmd::Fill { .. })));
+        assert_eq!(rounds.waits, count);
+    }
+
+    /// The set of each round.
+    fn sets(&self, job: &Job) -> Vec<u32> {
+        let n = job.sets.len() as u32;
+        (0..job.rounds.count)
+            .map(|round| match job.rounds.order {
+                _ if n == 0 => 0,
+                runjob::spec::Order::Cycle => (round % u64::from(n)) as u32,
+                runjob::spec::Order::Shuffle => {
+                    let mut order = vec![0; n as usize];
+                    runjob::data::permutation(job.rounds.seed, (round / u64::from(n)) as u32, n, &mut order);
+                    order[(round % u64::from(n)) as usize]
+                }
+            })
+            .collect()
+    }
+}
