@@ -22,6 +22,7 @@ pub fn caps(unified: bool) -> Caps {
         memory: 1 << 30,
         largest_alloc: 1 << 28,
         alignment: 64,
+        bind_alignment: 1,
         max_block: 1024,
         max_block_dims: [1024; 3],
     }
