@@ -95,7 +95,8 @@ fn passed(text: &mut String, report: &Report) {
     let times = &report.times;
     let part = |ns: u64| ns.checked_div(times.sampled);
     if let (Some(fill), Some(run), Some(check)) = (part(times.fill), part(times.run), part(times.check)) {
-        let rate = if run > 0 { format!(" ({:.1} GB/s)", report.cost.round_steps as f64 / run as f64) } else { String::new() };
+        let moved = report.cost.round_steps;
+        let rate = if run > 0 && moved > 0 { format!(" ({:.1} GB/s)", moved as f64 / run as f64) } else { String::new() };
         let _ = writeln!(text, "  fill {}, run {}{rate}, check {}", nanoseconds(fill), nanoseconds(run), nanoseconds(check));
     }
     device(text, report);
