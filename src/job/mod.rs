@@ -4,6 +4,8 @@
 mod checks;
 mod flow;
 mod kernels;
+mod launch;
+mod loose;
 mod names;
 mod steps;
 mod tensors;

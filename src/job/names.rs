@@ -1,12 +1,13 @@
 //! Names -> values: dims in any order, and the scopes of the places where expressions stand.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 
+use super::steps::{Kernels, Lowered, Tensors};
 use super::{Job, Limits, Overrides, Rounds, Tensor};
-use crate::diag::{Diagnostic, Part, Place};
+use crate::diag::{Diagnostic, Place};
 use crate::expr::{self, Expr, Name, Scalar, Scope};
 use crate::spec::{Backend, Int, Loaded, Num, PerBackend, Spec};
 use crate::tensor::{Dtype, Number};
@@ -37,6 +38,8 @@ pub(super) struct Resolver<'a> {
     dims: RefCell<HashMap<String, Dim>>,
     open: RefCell<Vec<String>>,
     used: RefCell<HashSet<String>>,
+    /// The last round of the job.
+    pub last_round: Cell<u64>,
 }
 
 impl<'a> Resolver<'a> {
@@ -51,6 +54,7 @@ impl<'a> Resolver<'a> {
             dims: RefCell::default(),
             open: RefCell::default(),
             used: RefCell::default(),
+            last_round: Cell::new(0),
         }
     }
 
@@ -88,12 +92,13 @@ impl<'a> Resolver<'a> {
         self.dim_overrides();
         let dims = self.all_dims();
         let rounds = self.rounds();
+        self.last_round.set(rounds.map_or(0, |r| r.count.saturating_sub(1)));
         let mut tensors = self.tensors();
         let kernels = self.kernels();
         let lowered = self.steps(&mut tensors, &kernels, rounds);
         let checks = self.checks(&tensors, &lowered, rounds);
         self.flow(&tensors, &lowered);
-        self.unused(&tensors, &kernels);
+        self.unused(&tensors, &kernels, &lowered);
         self.header();
         let clean = self.problems.borrow().iter().all(|d| d.severity < crate::diag::Severity::Error);
         if !clean || !self.loaded.diagnostics.iter().all(|d| d.severity < crate::diag::Severity::Error) {
@@ -113,7 +118,7 @@ impl<'a> Resolver<'a> {
             backend: self.backend,
             dims: dims.into_iter().collect(),
             tensors: table,
-            kernels: kernels.into_values().map(|k| k.map(|k| k.source)).collect::<Option<Vec<_>>>()?,
+            kernels: kernels.into_values().map(|k| k?.source).collect::<Option<Vec<_>>>()?,
             steps: lowered.steps,
             origins: lowered.origins,
             vars: lowered.vars,
@@ -136,7 +141,7 @@ impl<'a> Resolver<'a> {
             self.report(Diagnostic::error("empty", root.to("name"), "`name` is empty"));
         }
         if self.spec.steps.is_empty() && !self.loaded.is_damaged(&root.to("steps")) {
-            self.report(Diagnostic::error("no-steps", root, "the spec has no [[steps]]: there is nothing to run"));
+            self.report(Diagnostic::error("no-steps", root.to("steps").key(), "the spec has no [[steps]]: there is nothing to run"));
         }
     }
 
@@ -264,7 +269,15 @@ impl<'a> Resolver<'a> {
     }
 
     pub fn eval_int(&self, at: &Place, expr: &Expr, scope: &dyn Scope) -> Option<i128> {
-        expr::integer(expr, scope).map_err(|e| self.report_text("expression", at, e)).ok()
+        expr::integer(expr, scope).map_err(|e| self.report_expr(at, expr, scope, e)).ok()
+    }
+
+    /// A problem of an expression. One that is reported elsewhere hides none behind it.
+    pub fn report_expr(&self, at: &Place, expr: &Expr, scope: &dyn Scope, error: crate::diag::TextError) {
+        if error.message.is_empty() || error.unknown.is_some() {
+            self.loose_expr(at, expr, scope);
+        }
+        self.report_text("expression", at, error);
     }
 
     /// An integer that must be one of a range.
@@ -281,7 +294,7 @@ impl<'a> Resolver<'a> {
 
     /// A number or expression bound to its names; `place` says how it is evaluated.
     pub fn scalar(&self, at: &Place, value: &Num, scope: &dyn Scope, place: expr::Place) -> Option<Scalar> {
-        let bind = |expr: &Expr| Scalar::bind(expr, scope, place).map_err(|e| self.report_text("expression", at, e)).ok();
+        let bind = |expr: &Expr| Scalar::bind(expr, scope, place).map_err(|e| self.report_expr(at, expr, scope, e)).ok();
         let literal = |kind| Expr { span: 0..0, kind };
         match value {
             Num::Int(i) => bind(&literal(expr::ExprKind::Number(Number::Int(*i)))),
@@ -336,7 +349,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Warns of what is declared and never used: most often a misspelt name elsewhere.
-    fn unused(&self, tensors: &IndexMap<String, Option<Tensor>>, kernels: &IndexMap<String, Option<super::kernels::Kernel>>) {
+    fn unused(&self, tensors: &Tensors, kernels: &Kernels, lowered: &Lowered) {
         // While something is broken, what would have used a name may be what is missing.
         let broken = |d: &Diagnostic| d.severity == crate::diag::Severity::Error;
         if self.problems.borrow().iter().any(broken) || self.loaded.diagnostics.iter().any(broken) {
@@ -348,6 +361,34 @@ impl<'a> Resolver<'a> {
         }
         for name in tensors.keys().filter(|name| !name.starts_with('<') && !self.is_used(name)) {
             self.report(Diagnostic::warning("unused", root.to("tensors").to(name).key(), format!("tensor `{name}` is never used")));
+        }
+        let mut read = vec![false; tensors.len()];
+        let mut written = vec![false; tensors.len()];
+        for (access, view) in lowered.steps.iter().flat_map(|step| step.action.views()) {
+            read[view.tensor] |= access.reads();
+            written[view.tensor] |= access.writes();
+        }
+        for (id, (name, tensor)) in tensors.iter().enumerate() {
+            let at = root.to("tensors").to(name);
+            let checked = self.spec.checks.iter().any(|c| c.tensor.as_ref() == Some(name));
+            if written[id] && !read[id] && !checked {
+                self.report(
+                    Diagnostic::warning("unused", at.key(), format!("tensor `{name}` is written, and nothing reads or checks it"))
+                        .help(format!("add a check: [[checks]] with tensor = \"{name}\"")),
+                );
+            }
+            if !written[id] && self.is_used(name) && tensor.as_ref().is_some_and(|t| t.carry) {
+                self.report(
+                    Diagnostic::warning("unused", at.to("carry").key(), format!("`{name}` is carried, and no step writes it"))
+                        .help("its contents are the same in every round without `carry`"),
+                );
+            }
+        }
+        if self.spec.checks.is_empty() {
+            self.report(
+                Diagnostic::warning("unchecked", root.clone(), "the spec has no [[checks]]: nothing that it computes is compared")
+                    .help("a job without a check is never a pass"),
+            );
         }
         for name in kernels.keys().filter(|name| !self.is_used(&format!("kernel {name}"))) {
             self.report(Diagnostic::warning("unused", root.to("kernels").to(name).key(), format!("kernel `{name}` is never launched")));
@@ -377,6 +418,11 @@ impl<'a> Places<'a> {
         Places { resolver, round: None, loops, tensors: None }
     }
 
+    /// All that may be named anywhere, where only names are looked up.
+    pub fn anything(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)], tensors: &'a IndexMap<String, Option<Tensor>>) -> Places<'a> {
+        Places { resolver, round: None, loops, tensors: Some(tensors) }
+    }
+
     /// Dims, `round` and the contents of tensors at the start of the round.
     pub fn expectation(resolver: &'a Resolver<'a>, tensors: &'a IndexMap<String, Option<Tensor>>) -> Places<'a> {
         Places { resolver, round: None, loops: &[], tensors: Some(tensors) }
@@ -393,7 +439,6 @@ impl Scope for Places<'_> {
         }
         let resolver = self.resolver;
         let silent = || Some(Name::Refused(String::new()));
-        let lost = |list: &str| resolver.loaded.lacks(&Place { path: vec![list.into(), name.into()], part: Part::Value });
         if resolver.spec.dims.contains_key(name) {
             resolver.use_name(name);
             return match resolver.dim(name) {
@@ -401,7 +446,7 @@ impl Scope for Places<'_> {
                 None => silent(),
             };
         }
-        if lost("dims") || lost("tensors") || resolver.loaded.lacks(&Place::root().to("dims")) {
+        if resolver.loaded.lost("dims", name) || resolver.loaded.lost("tensors", name) {
             return silent();
         }
         let Some(tensors) = self.tensors else {

@@ -36,6 +36,7 @@ pub(super) fn unroll(
         loops: Vec::new(),
         interned: HashMap::new(),
         full: false,
+        turns: 0,
         parsed: HashMap::new(),
     };
     unroller.steps(&bound);
@@ -52,6 +53,8 @@ struct Unroller<'r, 'a> {
     interned: HashMap<String, u16>,
     /// Too many steps or variables: reported, nothing more is added.
     full: bool,
+    /// Turns of all loops so far: a body that adds nothing could turn without end.
+    turns: usize,
     /// Expressions of loop bodies, parsed once.
     parsed: HashMap<Place, Expr>,
 }
@@ -64,35 +67,17 @@ impl Unroller<'_, '_> {
             }
             let (origin, action) = match step {
                 Bound::For { var, at, low, high, body } => {
-                    let scope = Places::constant(self.resolver, &self.loops);
-                    let bounds = self.resolver.eval_int(at, low, &scope).zip(self.resolver.eval_int(at, high, &scope));
-                    let Some((low, high)) = bounds else { continue };
-                    if high < low {
-                        self.resolver.report(Diagnostic::error(
-                            "loop",
-                            at.clone(),
-                            format!("the range {low}:{high} ends before it starts"),
-                        ));
-                        continue;
-                    }
-                    let mut turn = low;
-                    while turn < high && !self.full {
-                        self.loops.push((var.clone(), turn));
-                        self.steps(body);
-                        self.loops.pop();
-                        turn += 1;
-                        // A body that adds nothing is an error of its own; turning 2^60 times would not end.
-                        if turn - low > MOST_STEPS as i128 {
-                            self.too_many(at);
-                        }
-                    }
+                    self.turns(var, at, low, high, body);
                     continue;
                 }
                 Bound::Launch { origin, kernel, grid, args } => (origin, self.launch(*kernel, grid, args)),
                 Bound::Copy { origin, src, dst } => (origin, self.copy(src, dst)),
                 Bound::Fill { origin, dst, at, value } => (origin, self.fill(dst, at, value)),
             };
-            let Some(action) = action else { continue };
+            let Some(action) = action else {
+                self.may_write(step);
+                continue;
+            };
             if self.lowered.steps.len() >= MOST_STEPS {
                 let place = self.lowered.origins[*origin as usize].place.clone();
                 self.too_many(&place);
@@ -100,6 +85,59 @@ impl Unroller<'_, '_> {
             }
             self.overlaps(*origin, &action);
             self.lowered.steps.push(Step { action, origin: *origin, turn: self.loops.iter().map(|(_, v)| *v).collect() });
+        }
+    }
+
+    fn turns(&mut self, var: &str, at: &Place, low: &Expr, high: &Expr, body: &[Bound]) {
+        let scope = Places::constant(self.resolver, &self.loops);
+        let bounds = self.resolver.eval_int(at, low, &scope).zip(self.resolver.eval_int(at, high, &scope));
+        let Some((low, high)) = bounds else { return body.iter().for_each(|step| self.may_write(step)) };
+        if high < low {
+            self.resolver.report(
+                Diagnostic::error("loop", at.clone(), format!("the range {low}:{high} ends before it starts"))
+                    .help("a range a:b has the numbers a up to and without b"),
+            );
+            return body.iter().for_each(|step| self.may_write(step));
+        }
+        if high.saturating_sub(low) > MOST_STEPS as i128 {
+            self.full = true;
+            self.resolver.report(
+                Diagnostic::error(
+                    "too-many-steps",
+                    at.clone(),
+                    format!("the range {low}:{high} has {} turns, a round has at most {MOST_STEPS} steps", high.saturating_sub(low)),
+                )
+                .help("move the loop into the kernel"),
+            );
+            return body.iter().for_each(|step| self.may_write(step));
+        }
+        let mut turn = low;
+        while turn < high && !self.full {
+            self.loops.push((var.to_string(), turn));
+            self.steps(body);
+            self.loops.pop();
+            turn += 1;
+            self.turns += 1;
+            if self.turns > MOST_STEPS && !self.full {
+                self.too_many(at);
+            }
+        }
+    }
+
+    /// Notes what a step that is broken may write.
+    fn may_write(&mut self, step: &Bound) {
+        match step {
+            Bound::Launch { args, .. } => {
+                for arg in args {
+                    if let Arg::Tensor { access, region } = arg
+                        && access.writes()
+                    {
+                        self.lowered.maybe.add(region.tensor);
+                    }
+                }
+            }
+            Bound::Copy { dst, .. } | Bound::Fill { dst, .. } => self.lowered.maybe.add(dst.tensor),
+            Bound::For { body, .. } => body.iter().for_each(|step| self.may_write(step)),
         }
     }
 
@@ -116,7 +154,7 @@ impl Unroller<'_, '_> {
     }
 
     fn launch(&mut self, kernel: usize, grid: &Grid, args: &[Arg]) -> Option<Action> {
-        let block = self.kernels.get_index(kernel).and_then(|(_, k)| k.as_ref())?.source.block;
+        let block = self.kernels.get_index(kernel).and_then(|(_, k)| k.as_ref())?.block;
         let grid = self.grid(grid, block);
         let mut out = Vec::with_capacity(args.len());
         for arg in args {
@@ -161,7 +199,8 @@ impl Unroller<'_, '_> {
                 let expr = self.resolver.parse(at, text)?;
                 self.parsed.insert(at.clone(), expr);
             }
-            return Scalar::bind(&self.parsed[at], &scope, place).map_err(|e| self.resolver.report_text("expression", at, e)).ok();
+            let expr = &self.parsed[at];
+            return Scalar::bind(expr, &scope, place).map_err(|e| self.resolver.report_expr(at, expr, &scope, e)).ok();
         }
         self.resolver.scalar(at, value, &scope, place)
     }
@@ -258,8 +297,20 @@ impl Unroller<'_, '_> {
         if from.len != to.len {
             let size = a.dtype.size() as u64;
             self.resolver.report(
-                Diagnostic::error("wrong-size", dst.at.clone(), format!("{} elements are copied to {}", from.len / size, to.len / size))
-                    .also(src.at.clone(), format!("{} elements", from.len / size)),
+                Diagnostic::error(
+                    "wrong-size",
+                    dst.at.clone(),
+                    format!(
+                        "{} elements are copied to {} (`{}` has shape {}, `{}` has {})",
+                        from.len / size,
+                        to.len / size,
+                        a.name,
+                        a.shape,
+                        b.name,
+                        b.shape
+                    ),
+                )
+                .also(src.at.clone(), format!("{} elements", from.len / size)),
             );
             return None;
         }
@@ -390,22 +441,23 @@ impl Unroller<'_, '_> {
     fn overlaps(&self, origin: u32, action: &Action) {
         let views: Vec<_> = action.views().collect();
         for (i, (access, view)) in views.iter().enumerate() {
-            for (other_access, other) in &views[..i] {
+            for (j, (other_access, other)) in views[..i].iter().enumerate() {
                 if (access.writes() || other_access.writes()) && view.overlaps(other) {
                     let name = self.tensor(view.tensor).map_or("", |t| t.name.as_str());
-                    let origin = &self.lowered.origins[origin as usize];
+                    let label = &self.lowered.origins[origin as usize].label;
+                    let (here, there) = (self.lowered.view_place(origin, i), self.lowered.view_place(origin, j));
                     self.resolver.report(
                         Diagnostic::error(
                             "overlap",
-                            origin.place.clone(),
+                            here,
                             format!(
-                                "`{}` has the same bytes of `{name}` as `{}` and as `{}`",
-                                origin.label,
+                                "two arguments of `{label}` overlap: the same bytes of `{name}` are `{}` and `{}`",
                                 other_access.name(),
                                 access.name()
                             ),
                         )
-                        .help("pass tensors or views that do not overlap; what is read and written in place is one `inout` parameter"),
+                        .help("pass tensors or views that do not overlap; what is read and written in place is one `inout` parameter")
+                        .also(there, "the other"),
                     );
                     return;
                 }

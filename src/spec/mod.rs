@@ -5,11 +5,13 @@
 
 mod check;
 mod data;
+mod explain;
 mod kernel;
 mod limits;
 mod load;
 mod schema;
 mod step;
+mod text;
 mod value;
 
 use indexmap::IndexMap;

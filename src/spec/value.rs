@@ -213,10 +213,15 @@ impl<T> PerBackend<T> {
     }
 }
 
+const DEFINE_KEYS: &[&str] = &["text", "cpu", "opencl", "wgpu", "cuda", "default"];
 const BACKEND_KEYS: &[&str] = &["cpu", "opencl", "wgpu", "cuda", "default"];
 
 /// Reads the entries of a per-backend table; `first` is a key that was already taken from the map.
-fn read_table<'de, T: Deserialize<'de>, A: MapAccess<'de>>(mut map: A, first: Option<String>) -> Result<PerBackend<T>, A::Error> {
+fn read_table<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    mut map: A,
+    first: Option<String>,
+    known: &'static [&'static str],
+) -> Result<PerBackend<T>, A::Error> {
     let mut of = [None, None, None, None];
     let mut default = None;
     let mut next = first;
@@ -231,7 +236,7 @@ fn read_table<'de, T: Deserialize<'de>, A: MapAccess<'de>>(mut map: A, first: Op
         match Backend::ALL.iter().position(|b| b.name() == key) {
             Some(at) => of[at] = Some(map.next_value()?),
             None if key == "default" => default = Some(map.next_value()?),
-            None => return Err(A::Error::unknown_field(&key, BACKEND_KEYS)),
+            None => return Err(A::Error::unknown_field(&key, known)),
         }
     }
     Ok(PerBackend::Each { of, default })
@@ -267,7 +272,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for PerBackend<T> {
                 T::deserialize(serde::de::value::SeqAccessDeserializer::new(seq)).map(PerBackend::All)
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PerBackend<T>, A::Error> {
-                read_table(map, None)
+                read_table(map, None, BACKEND_KEYS)
             }
         }
         deserializer.deserialize_any(TableVisitor(PhantomData))
@@ -330,7 +335,7 @@ impl<'de> Deserialize<'de> for Define {
                     return Err(A::Error::custom("an empty table: write { text = \"...\" } or a value per backend"));
                 };
                 if key != "text" {
-                    return read_table(map, Some(key)).map(Define::Num);
+                    return read_table(map, Some(key), DEFINE_KEYS).map(Define::Num);
                 }
                 let text = map.next_value()?;
                 match map.next_key::<String>()? {
