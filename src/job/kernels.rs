@@ -242,6 +242,7 @@ impl Resolver<'_> {
         let (at, path) = match source.get(self.backend) {
             Some((None, path)) => (at, path),
             Some((Some(key), path)) => (at.to(key), path),
+            None if self.loaded.is_damaged(&at) => return None,
             None => {
                 self.report(
                     Diagnostic::error("no-backend", at.clone(), format!("`{at}` names no file for `{backend}`"))

@@ -174,7 +174,7 @@ impl Resolver<'_> {
             let Num::Text(text) = value else {
                 let what = match value {
                     Num::Int(i) => i.to_string(),
-                    Num::Float(f) => f.to_string(),
+                    Num::Float(f) => format!("{f:?}"),
                     _ => "a boolean".to_string(),
                 };
                 self.report(

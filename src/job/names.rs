@@ -242,6 +242,7 @@ impl<'a> Resolver<'a> {
         match value.get(self.backend) {
             Some((None, value)) => Some((at.clone(), value)),
             Some((Some(key), value)) => Some((at.to(key), value)),
+            None if self.loaded.is_damaged(at) => None,
             None => {
                 let backend = self.backend.name();
                 self.report(

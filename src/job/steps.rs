@@ -148,8 +148,9 @@ impl Resolver<'_> {
                     kinds.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(" and ")
                 )
             };
+            let help = if kinds.is_empty() { "write one of them" } else { "write one [[steps]] for each action" };
             let place = if kinds.is_empty() { at.clone() } else { at.to(kinds[1]).key() };
-            self.report(Diagnostic::error("step-kind", place, message).help("write one [[steps]] for each action"));
+            self.report(Diagnostic::error("step-kind", place, message).help(help));
             return None;
         };
         self.misplaced_keys(at, step, kind);
@@ -236,6 +237,7 @@ impl Resolver<'_> {
         let for_at = at.to("for");
         let (var, range) = match each.first() {
             Some(first) if each.len() == 1 => first,
+            _ if self.loaded.is_damaged(&for_at) => return None,
             _ => {
                 self.report(
                     Diagnostic::error("loop", for_at, format!("`for` has {} variables, it has one", each.len()))

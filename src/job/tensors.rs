@@ -382,6 +382,7 @@ impl Resolver<'_> {
             Err(error) => {
                 let mut diagnostic = Diagnostic::error("file", at.clone(), format!("`{path}`: {error}"));
                 if !full.exists() {
+                    diagnostic = Diagnostic::error("file", at.clone(), format!("there is no file `{path}`"));
                     diagnostic = diagnostic.help(format!("paths are relative to the spec's folder, `{}`", self.loaded.folder.display()));
                 }
                 self.report(diagnostic);

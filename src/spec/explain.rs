@@ -3,7 +3,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::load::{TOP, find};
-use crate::diag::{Diagnostic, Key, Part, Place, Source};
+use crate::diag::{Diagnostic, Key, Part, Place, Source, nearest};
 
 /// The key that a message misses.
 pub(super) fn missing_field(message: &str) -> Option<&str> {
@@ -117,7 +117,7 @@ pub(super) fn explain(text: &str, root: &DeTable<'_>, path: &[Key], message: &st
             Some("nan") => "\"equal\" or \"never\"",
             _ => "a source in quotes or a table, such as \"zeros\" or { uniform = {} }",
         },
-        None => return Diagnostic::error("wrong-type", at, message.to_string()),
+        None => return Diagnostic::error("wrong-type", at.clone(), format!("`{at}` is {message}")),
     };
     let expected = match (expected, last) {
         (_, Some("xfail")) => "the reason in quotes",

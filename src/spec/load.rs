@@ -10,6 +10,7 @@ use serde_path_to_error::Segment;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::Spec;
+use super::value::EMPTY_TABLE;
 use super::explain::{explain, missing_field, unknown_key};
 use super::text::{multi_line_tables, syntax, too_deep};
 use crate::diag::{Diagnostic, Key, Part, Place, Source, nearest};
@@ -121,7 +122,7 @@ pub fn parse(name: String, text: String, folder: PathBuf) -> Loaded {
             let mut full = path.clone();
             full.push(field.into());
             loaded.damaged.contains(&full)
-        });
+        }) || message.starts_with(EMPTY_TABLE) && loaded.is_damaged(&Place { path: path.clone(), part: Part::Value });
         if !follows {
             loaded.diagnostics.push(explain(&text, root.get_ref(), &path, &message));
         }

@@ -102,15 +102,25 @@ pub(super) fn syntax(text: &str, error: &toml::de::Error) -> Diagnostic {
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
     let found = &text[start..end];
     if message.contains("string values must be quoted") && !found.is_empty() && !found.contains('\n') {
+        let found = found.trim();
         return Diagnostic::error("syntax", place, format!("`{found}` is not in quotes")).help(format!("a text is written `\"{found}\"`"));
     }
+    if message.contains("string values must be quoted")
+        && let Some(equals) = text[..start].rfind('=')
+    {
+        let place = Place { path: Vec::new(), part: Part::Bytes(equals..equals + 1) };
+        return Diagnostic::error("syntax", place, "a value is missing after `=`");
+    }
+    let message = message.strip_suffix(", expected nothing").unwrap_or(&message);
     let array = message.contains("array");
-    let mut diagnostic = Diagnostic::error("syntax", place, message.clone());
+    let mut diagnostic = Diagnostic::error("syntax", place, message);
     if message.contains("duplicate key") {
         diagnostic = diagnostic.help("a table or key may be written once; merge the two");
+    } else if message.contains("invalid basic string") {
+        diagnostic = diagnostic.help("a string ends on its line, with `\"`; one over several lines stands between `\"\"\"`");
     } else if array && let Some(open) = open_bracket(text, start) {
         let place = Place { path: Vec::new(), part: Part::Bytes(open..open + 1) };
-        diagnostic = diagnostic.help("a list ends with `]`").also(place, "this list is open");
+        diagnostic = diagnostic.help("an array ends with `]`").also(place, "this array is open");
     }
     diagnostic
 }

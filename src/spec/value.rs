@@ -213,6 +213,9 @@ impl<T> PerBackend<T> {
     }
 }
 
+/// How the message of a table without keys starts.
+pub(super) const EMPTY_TABLE: &str = "an empty table";
+
 const DEFINE_KEYS: &[&str] = &["text", "cpu", "opencl", "wgpu", "cuda", "default"];
 const BACKEND_KEYS: &[&str] = &["cpu", "opencl", "wgpu", "cuda", "default"];
 
@@ -332,7 +335,7 @@ impl<'de> Deserialize<'de> for Define {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Define, A::Error> {
                 let Some(key) = map.next_key::<String>()? else {
-                    return Err(A::Error::custom("an empty table: write { text = \"...\" } or a value per backend"));
+                    return Err(A::Error::custom(format!("{EMPTY_TABLE}: write {{ text = \"...\" }} or a value per backend")));
                 };
                 if key != "text" {
                     return read_table(map, Some(key), DEFINE_KEYS).map(Define::Num);
