@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::names::{Places, Resolver};
+use super::names::Resolver;
+use super::places::Places;
 use super::steps::{Lowered, Tensors};
 use super::{Check, Contents, Rounds, Tensor, Want};
 use crate::check::Tolerance;
@@ -18,6 +19,7 @@ impl Resolver<'_> {
         let mut from_sets: Vec<&str> = Vec::new();
         for (index, check) in self.spec.checks.iter().enumerate() {
             let at = root.to(index);
+            let numbers = self.numbers(&at, check);
             let Some(name) = &check.tensor else {
                 if !self.loaded.is_damaged(&at) {
                     self.report(
@@ -48,7 +50,7 @@ impl Resolver<'_> {
                 self.loose_check(&at, check, tensors);
                 continue;
             };
-            let tolerance = self.tolerance(&at, check, tensor);
+            let tolerance = self.tolerance(&at, check, numbers, tensor);
             if !written(lowered, id) && !self.spec.steps.is_empty() {
                 self.report(
                     Diagnostic::error(
@@ -275,19 +277,44 @@ impl Resolver<'_> {
         Some(Want::File { file, row: Some(scalar) })
     }
 
-    /// The tolerance in resolved form, and whether it is the dtype's default.
-    fn tolerance(&self, at: &Place, check: &spec::Check, tensor: &Tensor) -> Option<(Tolerance, bool)> {
-        let dtype = tensor.dtype;
+    /// The numbers of a check's tolerance.
+    fn numbers(&self, at: &Place, check: &spec::Check) -> Numbers {
+        let (mut rtol, mut atol) = (None, None);
         let mut ok = true;
-        for (key, value) in [("rtol", check.rtol), ("atol", check.atol)] {
-            if let Some(value) = value
-                && !(value >= 0.0 && value.is_finite())
-            {
-                ok = false;
-                let why = if value.is_nan() { "no comparison with it is true" } else { "it must be at least 0 and finite" };
-                self.report(Diagnostic::error("bad-tolerance", at.to(key), format!("`{key}` is {value:?}: {why}")));
-            }
+        for (key, value, slot) in [("rtol", &check.rtol, &mut rtol), ("atol", &check.atol, &mut atol)] {
+            let Some(value) = value else { continue };
+            *slot = self.relative(&at.to(key), key, value);
+            ok &= slot.is_some();
         }
+        let (mut ulp, mut most) = (None, None);
+        for (key, value, slot) in [("ulp", &check.ulp, &mut ulp), ("max_mismatches", &check.max_mismatches, &mut most)] {
+            let Some(value) = value else { continue };
+            *slot = self.int_within(&at.to(key), value, &format!("`{key}`"), 0, i64::MAX as u64);
+            ok &= slot.is_some();
+        }
+        Numbers { rtol, atol, ulp, most, ok }
+    }
+
+    /// `rtol` or `atol`.
+    fn relative(&self, at: &Place, key: &str, value: &Num) -> Option<f64> {
+        if let Num::Bool(value) = value {
+            self.report(Diagnostic::error("wrong-type", at.clone(), format!("`{key}` is the boolean `{value}`, expected a number")));
+            return None;
+        }
+        let scalar = self.scalar(at, value, &Places::constant(self, &[]), expr::Place::Float)?;
+        let value = scalar.eval(0).map_err(|e| self.report_text("expression", at, e)).ok()?.to_f64();
+        if value >= 0.0 && value.is_finite() {
+            return Some(value);
+        }
+        let why = if value.is_nan() { "no comparison with it is true" } else { "it must be at least 0 and finite" };
+        self.report(Diagnostic::error("bad-tolerance", at.clone(), format!("`{key}` is {value:?}: {why}")));
+        None
+    }
+
+    /// The tolerance in resolved form, and whether it is the dtype's default.
+    fn tolerance(&self, at: &Place, check: &spec::Check, numbers: Numbers, tensor: &Tensor) -> Option<(Tolerance, bool)> {
+        let dtype = tensor.dtype;
+        let Numbers { rtol, atol, ulp, most, mut ok } = numbers;
         let toleranced = check.rtol.is_some() || check.atol.is_some() || check.ulp.is_some();
         if check.exact && toleranced {
             ok = false;
@@ -305,7 +332,7 @@ impl Resolver<'_> {
             );
         }
         let elements = tensor.shape.elements();
-        if let Some(most) = check.max_mismatches.filter(|most| *most >= elements) {
+        if let Some(most) = most.filter(|most| *most >= elements) {
             ok = false;
             self.report(Diagnostic::error(
                 "cannot-fail",
@@ -318,18 +345,27 @@ impl Resolver<'_> {
             let relative = check.rtol.is_some() || check.atol.is_some();
             Tolerance {
                 exact: check.exact,
-                rtol: relative.then(|| check.rtol.unwrap_or(0.0)),
-                atol: relative.then(|| check.atol.unwrap_or(0.0)),
-                ulp: check.ulp,
+                rtol: relative.then(|| rtol.unwrap_or(0.0)),
+                atol: relative.then(|| atol.unwrap_or(0.0)),
+                ulp,
                 ..Tolerance::default_for(dtype)
             }
         } else {
             Tolerance::default_for(dtype)
         };
         tolerance.nan_equal = nan_equal;
-        tolerance.max_mismatches = check.max_mismatches.unwrap_or(0);
+        tolerance.max_mismatches = most.unwrap_or(0);
         ok.then_some((tolerance, !check.exact && !toleranced))
     }
+}
+
+/// The numbers of a tolerance; `ok` where all that are given can be used.
+struct Numbers {
+    rtol: Option<f64>,
+    atol: Option<f64>,
+    ulp: Option<u64>,
+    most: Option<u64>,
+    ok: bool,
 }
 
 /// Whether a step writes a tensor, or may.

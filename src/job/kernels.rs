@@ -4,7 +4,8 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
-use super::names::{Places, Resolver};
+use super::names::Resolver;
+use super::places::Places;
 use crate::device::{Code, KernelSource};
 use crate::diag::{Diagnostic, Place, nearest};
 use crate::expr::{self, Scalar};

@@ -3,7 +3,8 @@
 
 use std::collections::HashSet;
 
-use super::names::{Places, Resolver};
+use super::names::Resolver;
+use super::places::Places;
 use super::steps::{Kernels, Tensors};
 use crate::diag::{Place, TextError};
 use crate::expr::{self, Expr, Name, Scope, Subscript};

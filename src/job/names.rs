@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 
-use super::steps::{Kernels, Lowered, Tensors};
-use super::{Job, Limits, Overrides, Rounds, Tensor};
+use super::places::Places;
+use super::{Job, Limits, Overrides, Rounds};
 use crate::diag::{Diagnostic, Place};
-use crate::expr::{self, Expr, Name, Scalar, Scope};
+use crate::expr::{self, Expr, Scalar, Scope};
 use crate::spec::{Backend, Int, Loaded, Num, PerBackend, Spec};
 use crate::tensor::{Dtype, Number};
 
@@ -33,7 +33,7 @@ pub(super) struct Resolver<'a> {
     pub spec: &'a Spec,
     pub backend: Backend,
     pub overrides: &'a Overrides,
-    problems: RefCell<Vec<Diagnostic>>,
+    pub(super) problems: RefCell<Vec<Diagnostic>>,
     reported: RefCell<HashSet<(&'static str, Place)>>,
     dims: RefCell<HashMap<String, Dim>>,
     open: RefCell<Vec<String>>,
@@ -199,7 +199,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The value of a dim; `None` where its own mistake is reported.
-    fn dim(&self, name: &str) -> Option<i128> {
+    pub(super) fn dim(&self, name: &str) -> Option<i128> {
         if let Some(dim) = self.dims.borrow().get(name) {
             match dim {
                 Dim::Known(value) => return Some(*value),
@@ -347,136 +347,5 @@ impl<'a> Resolver<'a> {
             device_memory: limits.device_memory.map(|b| b.0),
             host_memory: limits.host_memory.map(|b| b.0),
         }
-    }
-
-    /// Warns of what is declared and never used: most often a misspelt name elsewhere.
-    fn unused(&self, tensors: &Tensors, kernels: &Kernels, lowered: &Lowered) {
-        // While something is broken, what would have used a name may be what is missing.
-        let broken = |d: &Diagnostic| d.severity == crate::diag::Severity::Error;
-        if self.problems.borrow().iter().any(broken) || self.loaded.diagnostics.iter().any(broken) {
-            return;
-        }
-        let root = Place::root();
-        for name in self.spec.dims.keys().filter(|name| !self.is_used(name)) {
-            self.report(Diagnostic::warning("unused", root.to("dims").to(name).key(), format!("dim `{name}` is never used")));
-        }
-        for name in tensors.keys().filter(|name| !name.starts_with('<') && !self.is_used(name)) {
-            self.report(Diagnostic::warning("unused", root.to("tensors").to(name).key(), format!("tensor `{name}` is never used")));
-        }
-        let mut read = vec![false; tensors.len()];
-        let mut written = vec![false; tensors.len()];
-        for (access, view) in lowered.steps.iter().flat_map(|step| step.action.views()) {
-            read[view.tensor] |= access.reads();
-            written[view.tensor] |= access.writes();
-        }
-        for (id, (name, tensor)) in tensors.iter().enumerate() {
-            let at = root.to("tensors").to(name);
-            let checked = self.spec.checks.iter().any(|c| c.tensor.as_ref() == Some(name));
-            if written[id] && !read[id] && !checked {
-                self.report(
-                    Diagnostic::warning("unused", at.key(), format!("tensor `{name}` is written, and nothing reads or checks it"))
-                        .help(format!("add a check: [[checks]] with tensor = \"{name}\"")),
-                );
-            }
-            if !written[id] && self.is_used(name) && tensor.as_ref().is_some_and(|t| t.carry) {
-                self.report(
-                    Diagnostic::warning("unused", at.to("carry").key(), format!("`{name}` is carried, and no step writes it"))
-                        .help("its contents are the same in every round without `carry`"),
-                );
-            }
-        }
-        if self.spec.checks.is_empty() {
-            self.report(
-                Diagnostic::warning("unchecked", root.clone(), "the spec has no [[checks]]: nothing that it computes is compared")
-                    .help("a job without a check is never a pass"),
-            );
-        }
-        for name in kernels.keys().filter(|name| !self.is_used(&format!("kernel {name}"))) {
-            self.report(Diagnostic::warning("unused", root.to("kernels").to(name).key(), format!("kernel `{name}` is never launched")));
-        }
-    }
-}
-
-/// What names mean at a kind of place.
-pub(super) struct Places<'a> {
-    resolver: &'a Resolver<'a>,
-    /// `None`: allowed.
-    round: Option<&'static str>,
-    loops: &'a [(String, i128)],
-    tensors: Option<&'a IndexMap<String, Option<Tensor>>>,
-}
-
-impl<'a> Places<'a> {
-    /// Dims and loop variables.
-    pub fn constant(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)]) -> Places<'a> {
-        const WHY: &str =
-            "`round` may stand in scalars, grids, `each_round` and expectations, not here: this is fixed when the job is planned";
-        Places { resolver, round: Some(WHY), loops, tensors: None }
-    }
-
-    /// Dims, loop variables and `round`.
-    pub fn per_round(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)]) -> Places<'a> {
-        Places { resolver, round: None, loops, tensors: None }
-    }
-
-    /// All that may be named anywhere, where only names are looked up.
-    pub fn anything(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)], tensors: &'a IndexMap<String, Option<Tensor>>) -> Places<'a> {
-        Places { resolver, round: None, loops, tensors: Some(tensors) }
-    }
-
-    /// Dims, `round` and the contents of tensors at the start of the round.
-    pub fn expectation(resolver: &'a Resolver<'a>, tensors: &'a IndexMap<String, Option<Tensor>>) -> Places<'a> {
-        Places { resolver, round: None, loops: &[], tensors: Some(tensors) }
-    }
-}
-
-impl Scope for Places<'_> {
-    fn get(&self, name: &str) -> Option<Name<'_>> {
-        if name == "round" {
-            return Some(self.round.map_or(Name::Round, |why| Name::Refused(why.to_string())));
-        }
-        if let Some((_, value)) = self.loops.iter().find(|(n, _)| n == name) {
-            return Some(Name::Number(Number::Int(*value)));
-        }
-        let resolver = self.resolver;
-        let silent = || Some(Name::Refused(String::new()));
-        if resolver.spec.dims.contains_key(name) {
-            resolver.use_name(name);
-            return match resolver.dim(name) {
-                Some(value) => Some(Name::Number(Number::Int(value))),
-                None => silent(),
-            };
-        }
-        if resolver.loaded.lost("dims", name) || resolver.loaded.lost("tensors", name) {
-            return silent();
-        }
-        let Some(tensors) = self.tensors else {
-            return resolver
-                .spec
-                .tensors
-                .contains_key(name)
-                .then(|| Name::Refused(format!("`{name}` is a tensor, only dims and numbers may stand here")));
-        };
-        let (id, _, tensor) = tensors.get_full(name)?;
-        resolver.use_name(name);
-        let Some(tensor) = tensor else { return silent() };
-        if matches!(tensor.contents, super::Contents::None) {
-            return Some(Name::Refused(format!(
-                "`{name}` has no contents at the start of a round: give it `data` or `each_round`, or write its expectation out"
-            )));
-        }
-        Some(Name::Tensor { id, dtype: tensor.dtype, shape: &tensor.shape })
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.resolver.spec.dims.keys().cloned().collect();
-        names.extend(self.loops.iter().map(|(name, _)| name.clone()));
-        if let Some(tensors) = self.tensors {
-            names.extend(tensors.keys().filter(|n| !n.starts_with('<')).cloned());
-        }
-        if self.round.is_none() {
-            names.push("round".into());
-        }
-        names
     }
 }

@@ -4,7 +4,8 @@ use indexmap::IndexMap;
 
 use super::kernels::Kernel;
 use super::loose::Maybe;
-use super::names::{Places, Resolver};
+use super::names::Resolver;
+use super::places::Places;
 use super::{Origin, Rounds, Step, Tensor, Var, unroll};
 use crate::diag::{Diagnostic, Place};
 use crate::expr::{self, Expr};

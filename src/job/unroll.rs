@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::names::{Places, Resolver};
+use super::names::Resolver;
+use super::places::Places;
 use super::steps::{Arg, Bound, Grid, Kernels, Lowered, Region, Tensors};
 use super::{Action, Argument, Contents, Draw, Rounds, Step, Tensor, Var, VarSource, View, repeat_to_32};
 use crate::data::{self, Key, Source};
 use crate::device::Word;
 use crate::diag::{Diagnostic, Place};
-use crate::expr::{self, Expr, Scalar, Subscript};
+use crate::expr::{self, Expr, Scalar};
 use crate::spec::{Int, Num};
 use crate::tensor::{Dtype, Number, Shape};
 
@@ -42,13 +43,13 @@ pub(super) fn unroll(
     unroller.steps(&bound);
 }
 
-struct Unroller<'r, 'a> {
-    resolver: &'r Resolver<'a>,
+pub(super) struct Unroller<'r, 'a> {
+    pub(super) resolver: &'r Resolver<'a>,
     tensors: &'r mut Tensors,
     kernels: &'r Kernels,
     rounds: Option<Rounds>,
-    lowered: &'r mut Lowered,
-    loops: Vec<(String, i128)>,
+    pub(super) lowered: &'r mut Lowered,
+    pub(super) loops: Vec<(String, i128)>,
     /// Variables by what computes them.
     interned: HashMap<String, u16>,
     /// Too many steps or variables: reported, nothing more is added.
@@ -149,7 +150,7 @@ impl Unroller<'_, '_> {
         );
     }
 
-    fn tensor(&self, id: usize) -> Option<&Tensor> {
+    pub(super) fn tensor(&self, id: usize) -> Option<&Tensor> {
         self.tensors.get_index(id).and_then(|(_, t)| t.as_ref())
     }
 
@@ -355,114 +356,6 @@ impl Unroller<'_, '_> {
         let tensor = self.tensors.len();
         self.tensors.insert(name.clone(), Some(Tensor { name, dtype, shape, contents, carry: false }));
         Some(Action::Copy { src: View { tensor, offset: 0, len: dst.len }, dst })
-    }
-
-    /// The byte range of a view, which must be contiguous.
-    fn view(&mut self, region: &Region) -> Option<View> {
-        let tensor = self.tensor(region.tensor)?;
-        let (dims, size) = (tensor.shape.dims(), tensor.dtype.size() as u64);
-        let report = |span: std::ops::Range<usize>, message: String, help: &str| {
-            let diagnostic = Diagnostic::error("bad-view", region.at.inside(span), message);
-            self.resolver.report(if help.is_empty() { diagnostic } else { diagnostic.help(help) });
-        };
-        if region.view.index.len() > dims.len() {
-            let span = region.view.index[dims.len()].span();
-            report(
-                span,
-                format!(
-                    "`{}` has {} dimensions (shape {}), {} are indexed",
-                    tensor.name,
-                    dims.len(),
-                    tensor.shape,
-                    region.view.index.len()
-                ),
-                "",
-            );
-            return None;
-        }
-        let scope = Places::constant(self.resolver, &self.loops);
-        let eval = |expr: &Expr| self.resolver.eval_int(&region.at, expr, &scope);
-        let mut offset = 0u64;
-        let mut extents = Vec::with_capacity(dims.len());
-        for (axis, &dim) in dims.iter().enumerate() {
-            let (start, len) = match region.view.index.get(axis) {
-                None => (0, dim),
-                Some(Subscript::At(expr)) => {
-                    let at = eval(expr)?;
-                    if at < 0 || at >= i128::from(dim) {
-                        report(
-                            expr.span.clone(),
-                            format!("index {at} is out of range: `{}` has {dim} in dimension {axis}", tensor.name),
-                            "indices count from 0",
-                        );
-                        return None;
-                    }
-                    (at as u64, 1)
-                }
-                Some(Subscript::Slice(low, high, span)) => {
-                    let low = low.as_ref().map_or(Some(0), eval)?;
-                    let high = high.as_ref().map_or(Some(i128::from(dim)), eval)?;
-                    if low < 0 || high > i128::from(dim) {
-                        report(
-                            span.clone(),
-                            format!("{low}:{high} is out of range: `{}` has {dim} in dimension {axis}", tensor.name),
-                            "a slice a:b has the indices a up to and without b",
-                        );
-                        return None;
-                    }
-                    if low >= high {
-                        report(span.clone(), format!("{low}:{high} is empty"), "a slice a:b has the indices a up to and without b");
-                        return None;
-                    }
-                    (low as u64, (high - low) as u64)
-                }
-            };
-            offset = offset * dim + start;
-            extents.push(len);
-        }
-        // Contiguous: behind the first dimension that has more than one index, every dimension is whole.
-        let first = extents.iter().position(|&n| n > 1).unwrap_or(dims.len());
-        if let Some(axis) = (first + 1..dims.len()).find(|&axis| extents[axis] != dims[axis]) {
-            let span = region.view.index.get(axis).map_or(0..1, |s| s.span());
-            report(
-                span,
-                format!(
-                    "this part of `{}` is not contiguous: dimension {axis} is cut, and dimension {first} has {} indices",
-                    tensor.name, extents[first]
-                ),
-                "a view is one run of bytes: cut the leading dimension, or index it",
-            );
-            return None;
-        }
-        Some(View { tensor: region.tensor, offset: offset * size, len: extents.iter().product::<u64>() * size })
-    }
-
-    /// One action may not have the same bytes twice where it writes one of them: what it reads then depends on the device.
-    fn overlaps(&self, origin: u32, action: &Action) {
-        let views: Vec<_> = action.views().collect();
-        for (i, (access, view)) in views.iter().enumerate() {
-            for (j, (other_access, other)) in views[..i].iter().enumerate() {
-                if (access.writes() || other_access.writes()) && view.overlaps(other) {
-                    let name = self.tensor(view.tensor).map_or("", |t| t.name.as_str());
-                    let label = &self.lowered.origins[origin as usize].label;
-                    let (here, there) = (self.lowered.view_place(origin, i), self.lowered.view_place(origin, j));
-                    self.resolver.report(
-                        Diagnostic::error(
-                            "overlap",
-                            here,
-                            format!(
-                                "two arguments of `{label}` overlap: the same bytes of `{name}` are `{}` and `{}`",
-                                other_access.name(),
-                                access.name()
-                            ),
-                        )
-                        .help("pass tensors or views that do not overlap; what is read and written in place is one `inout` parameter")
-                        .also(there, "the other"),
-                    );
-                    return;
-                }
-            }
-        }
     }
 }
 

@@ -37,11 +37,15 @@ pub(super) fn explain(text: &str, root: &DeTable<'_>, path: &[Key], message: &st
             return misplaced(&at, &name);
         }
         let place = if owner.path.is_empty() { "at the top of the file".to_string() } else { format!("in `{owner}`") };
-        return Diagnostic::error("unknown-key", at.key(), format!("unknown key `{name}` {place}")).did_you_mean(
-            &name,
-            &known,
-            "keys here",
-        );
+        let diagnostic = Diagnostic::error("unknown-key", at.key(), format!("unknown key `{name}` {place}"));
+        if let Some(near) = nearest(&name, &known) {
+            let mut beside = owner.path.clone();
+            beside.push(near.into());
+            if find(root, &beside).is_some() {
+                return diagnostic.help(format!("`{near}` stands there already"));
+            }
+        }
+        return diagnostic.did_you_mean(&name, &known, "keys here");
     }
     if let Some(field) = missing_field(message) {
         let diagnostic = Diagnostic::error("missing-key", at.key(), format!("`{at}` has no `{field}`"));

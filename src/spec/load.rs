@@ -10,8 +10,8 @@ use serde_path_to_error::Segment;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::Spec;
-use super::value::EMPTY_TABLE;
 use super::explain::{explain, missing_field, unknown_key};
+use super::per_backend::EMPTY_TABLE;
 use super::text::{multi_line_tables, syntax, too_deep};
 use crate::diag::{Diagnostic, Key, Part, Place, Source, nearest};
 use crate::expr;
