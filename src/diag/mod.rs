@@ -187,13 +187,16 @@ impl Diagnostic {
     }
 }
 
-/// The candidate that a misspelt word most likely stands for: Damerau-Levenshtein distance of at most a third of its length.
+/// The candidate that a misspelt word most likely stands for: Damerau-Levenshtein distance of at most a third of its
+/// length. A single letter is as near to any other, so only its case may differ.
 pub fn nearest<'a, S: AsRef<str>>(word: &str, candidates: &'a [S]) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
+    let letters = word.chars().count();
+    let limit = (letters / 3).max(1);
     candidates
         .iter()
         .map(|c| (strsim::damerau_levenshtein(word, c.as_ref()), c.as_ref()))
         .filter(|&(distance, candidate)| distance <= limit && candidate != word)
+        .filter(|(_, candidate)| letters > 1 || candidate.eq_ignore_ascii_case(word))
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
 }

@@ -39,6 +39,56 @@ pub enum ExprKind {
     },
 }
 
+impl Expr {
+    /// Calls `f` with every name of a value, in the order of the text, and its place.
+    pub fn names(&self, f: &mut dyn FnMut(&str, &Span)) {
+        self.words(&mut |word, span, is_function| {
+            if !is_function {
+                f(word, span);
+            }
+        });
+    }
+
+    /// Calls `f` with every name, in the order of the text, its place, and whether it is a function's.
+    pub fn words(&self, f: &mut dyn FnMut(&str, &Span, bool)) {
+        match &self.kind {
+            ExprKind::Number(_) | ExprKind::Bool(_) => {}
+            ExprKind::Name(name) => f(name, &self.span, false),
+            ExprKind::Unary(_, of) => of.words(f),
+            ExprKind::Binary(_, left, right) => {
+                left.words(f);
+                right.words(f);
+            }
+            ExprKind::Call { function, function_span, args, axis } => {
+                f(function, function_span, true);
+                for arg in args.iter().chain(axis.as_deref()) {
+                    arg.words(f);
+                }
+            }
+            ExprKind::Index { base, index } => {
+                base.words(f);
+                for entry in index {
+                    entry.words(f);
+                }
+            }
+        }
+    }
+}
+
+impl Subscript {
+    /// As [`Expr::words`].
+    pub fn words(&self, f: &mut dyn FnMut(&str, &Span, bool)) {
+        match self {
+            Subscript::At(expr) => expr.words(f),
+            Subscript::Slice(low, high, _) => {
+                for bound in [low, high].into_iter().flatten() {
+                    bound.words(f);
+                }
+            }
+        }
+    }
+}
+
 /// One entry between the brackets of `x[i, a:b]`.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Subscript {

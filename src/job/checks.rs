@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::names::{Places, Resolver};
+use super::names::Resolver;
+use super::places::Places;
 use super::steps::{Lowered, Tensors};
 use super::{Check, Contents, Rounds, Tensor, Want};
 use crate::check::Tolerance;
@@ -18,34 +19,39 @@ impl Resolver<'_> {
         let mut from_sets: Vec<&str> = Vec::new();
         for (index, check) in self.spec.checks.iter().enumerate() {
             let at = root.to(index);
+            let numbers = self.numbers(&at, check);
             let Some(name) = &check.tensor else {
                 if !self.loaded.is_damaged(&at) {
                     self.report(
-                        Diagnostic::error("missing-key", at, "a check without `tensor`")
+                        Diagnostic::error("missing-key", at.clone(), "a check without `tensor`")
                             .help("write `tensor = \"name\"`: what is read back and compared"),
                     );
                 }
+                self.loose_check(&at, check, tensors);
                 continue;
             };
             let name_at = at.to("tensor");
             let Some((id, name, tensor)) = tensors.get_full(name.as_str()) else {
-                if !self.loaded.lacks(&Place::root().to("tensors").to(name)) {
+                if !self.loaded.lost("tensors", name) {
                     let names: Vec<_> = tensors.keys().collect();
                     self.report(
                         Diagnostic::error("unknown-name", name_at, format!("there is no tensor `{name}`"))
                             .did_you_mean(name, &names, "tensors"),
                     );
                 }
+                self.loose_check(&at, check, tensors);
                 continue;
             };
             self.use_name(name);
             if check.expect.is_none() {
                 from_sets.push(name);
             }
-            let Some(tensor) = tensor else { continue };
-            let tolerance = self.tolerance(&at, check, tensor.dtype);
-            let written = lowered.steps.iter().any(|s| s.action.views().any(|(access, view)| access.writes() && view.tensor == id));
-            if !written && !lowered.steps.is_empty() && !self.loaded.is_damaged(&Place::root().to("steps")) {
+            let Some(tensor) = tensor else {
+                self.loose_check(&at, check, tensors);
+                continue;
+            };
+            let tolerance = self.tolerance(&at, check, numbers, tensor);
+            if !written(lowered, id) && !self.spec.steps.is_empty() {
                 self.report(
                     Diagnostic::error(
                         "cannot-fail",
@@ -54,6 +60,7 @@ impl Resolver<'_> {
                     )
                     .help("check a tensor that a step writes"),
                 );
+                self.loose_check(&at, check, tensors);
                 continue;
             }
             let wants = match &check.expect {
@@ -87,8 +94,15 @@ impl Resolver<'_> {
             }
         }
         self.uncovered(tensors, &from_sets);
-        self.carried(&checks, tensors);
+        self.carried(&checks, tensors, lowered);
         checks
+    }
+
+    /// What can be said of a check whose tensor is not known.
+    fn loose_check(&self, at: &Place, check: &spec::Check, tensors: &Tensors) {
+        if let Some(expect) = &check.expect {
+            self.loose_expect(&at.to("expect"), expect, tensors);
+        }
     }
 
     /// Goldens that no check compares would look checked.
@@ -100,7 +114,7 @@ impl Resolver<'_> {
             for name in set.expect.keys() {
                 let at = Place::root().to("sets").to(index).to("expect").to(name).key();
                 if !tensors.contains_key(name) {
-                    if !self.loaded.lacks(&Place::root().to("tensors").to(name)) {
+                    if !self.loaded.lost("tensors", name) {
                         let names: Vec<_> = tensors.keys().collect();
                         self.report(
                             Diagnostic::error("unknown-name", at, format!("there is no tensor `{name}`"))
@@ -118,14 +132,14 @@ impl Resolver<'_> {
     }
 
     /// In an expectation, a carried tensor stands for the expectation of the round before; so it must have one.
-    fn carried(&self, checks: &[Check], tensors: &Tensors) {
+    fn carried(&self, checks: &[Check], tensors: &Tensors, lowered: &Lowered) {
         for check in checks {
             for want in &check.wants {
                 let Want::Expr(program) = want else { continue };
                 for &id in program.tensors() {
                     let Some((name, Some(tensor))) = tensors.get_index(id) else { continue };
                     let expected = checks.iter().any(|c| c.tensor == id && c.wants.iter().all(|w| matches!(w, Want::Expr(_))));
-                    if tensor.carry && !expected {
+                    if tensor.carry && !expected && written(lowered, id) {
                         self.report(
                             Diagnostic::error("carried", check.place.to("expect"), format!("what carried `{name}` holds at the start of a round is not known"))
                                 .help(format!("add a check of `{name}` with an expression: its value is then the start of the next round, never the device's bytes")),
@@ -182,7 +196,7 @@ impl Resolver<'_> {
         let scope = Places::expectation(self, tensors);
         let program = expr::compile(&expr, &scope, &tensor.shape)
             .and_then(|p| p.broadcast_to(&tensor.shape))
-            .map_err(|e| self.report_text("expression", at, e))
+            .map_err(|e| self.report_expr(at, &expr, &scope, e))
             .ok()?;
         if program.kind() == Kind::Float && !tensor.dtype.is_float() {
             self.report(
@@ -263,18 +277,44 @@ impl Resolver<'_> {
         Some(Want::File { file, row: Some(scalar) })
     }
 
-    /// The tolerance in resolved form, and whether it is the dtype's default.
-    fn tolerance(&self, at: &Place, check: &spec::Check, dtype: Dtype) -> Option<(Tolerance, bool)> {
+    /// The numbers of a check's tolerance.
+    fn numbers(&self, at: &Place, check: &spec::Check) -> Numbers {
+        let (mut rtol, mut atol) = (None, None);
         let mut ok = true;
-        for (key, value) in [("rtol", check.rtol), ("atol", check.atol)] {
-            if let Some(value) = value
-                && !(value >= 0.0 && value.is_finite())
-            {
-                ok = false;
-                let why = if value.is_nan() { "no comparison with it is true" } else { "it must be at least 0 and finite" };
-                self.report(Diagnostic::error("bad-tolerance", at.to(key), format!("`{key}` is {value}: {why}")));
-            }
+        for (key, value, slot) in [("rtol", &check.rtol, &mut rtol), ("atol", &check.atol, &mut atol)] {
+            let Some(value) = value else { continue };
+            *slot = self.relative(&at.to(key), key, value);
+            ok &= slot.is_some();
         }
+        let (mut ulp, mut most) = (None, None);
+        for (key, value, slot) in [("ulp", &check.ulp, &mut ulp), ("max_mismatches", &check.max_mismatches, &mut most)] {
+            let Some(value) = value else { continue };
+            *slot = self.int_within(&at.to(key), value, &format!("`{key}`"), 0, i64::MAX as u64);
+            ok &= slot.is_some();
+        }
+        Numbers { rtol, atol, ulp, most, ok }
+    }
+
+    /// `rtol` or `atol`.
+    fn relative(&self, at: &Place, key: &str, value: &Num) -> Option<f64> {
+        if let Num::Bool(value) = value {
+            self.report(Diagnostic::error("wrong-type", at.clone(), format!("`{key}` is the boolean `{value}`, expected a number")));
+            return None;
+        }
+        let scalar = self.scalar(at, value, &Places::constant(self, &[]), expr::Place::Float)?;
+        let value = scalar.eval(0).map_err(|e| self.report_text("expression", at, e)).ok()?.to_f64();
+        if value >= 0.0 && value.is_finite() {
+            return Some(value);
+        }
+        let why = if value.is_nan() { "no comparison with it is true" } else { "it must be at least 0 and finite" };
+        self.report(Diagnostic::error("bad-tolerance", at.clone(), format!("`{key}` is {value:?}: {why}")));
+        None
+    }
+
+    /// The tolerance in resolved form, and whether it is the dtype's default.
+    fn tolerance(&self, at: &Place, check: &spec::Check, numbers: Numbers, tensor: &Tensor) -> Option<(Tolerance, bool)> {
+        let dtype = tensor.dtype;
+        let Numbers { rtol, atol, ulp, most, mut ok } = numbers;
         let toleranced = check.rtol.is_some() || check.atol.is_some() || check.ulp.is_some();
         if check.exact && toleranced {
             ok = false;
@@ -291,47 +331,46 @@ impl Resolver<'_> {
                     .also(at.to("exact").key(), "here"),
             );
         }
-        if let Some(most) = check.max_mismatches
-            && let Some(name) = &check.tensor
-            && let Some(tensor) = self.spec.tensors.get(name)
-        {
-            let elements: Option<u64> = tensor
-                .shape
-                .iter()
-                .map(|extent| match extent {
-                    spec::Int::Int(i) => u64::try_from(*i).ok(),
-                    spec::Int::Text(text) => {
-                        let expr = expr::parse(text).ok()?;
-                        u64::try_from(expr::integer(&expr, &Places::constant(self, &[])).ok()?).ok()
-                    }
-                })
-                .try_fold(1u64, |n, d| n.checked_mul(d?));
-            if elements.is_some_and(|n| most >= n) {
-                ok = false;
-                self.report(Diagnostic::error(
-                    "cannot-fail",
-                    at.to("max_mismatches"),
-                    format!("`max_mismatches` is {most}, `{name}` has {} elements: the check cannot fail", elements.unwrap_or(0)),
-                ));
-            }
+        let elements = tensor.shape.elements();
+        if let Some(most) = most.filter(|most| *most >= elements) {
+            ok = false;
+            self.report(Diagnostic::error(
+                "cannot-fail",
+                at.to("max_mismatches"),
+                format!("`max_mismatches` is {most}, `{}` has {elements} elements: the check cannot fail", tensor.name),
+            ));
         }
         let nan_equal = check.nan == Some(NanPolicy::Equal);
         let mut tolerance = if check.exact || toleranced {
             let relative = check.rtol.is_some() || check.atol.is_some();
             Tolerance {
                 exact: check.exact,
-                rtol: relative.then(|| check.rtol.unwrap_or(0.0)),
-                atol: relative.then(|| check.atol.unwrap_or(0.0)),
-                ulp: check.ulp,
+                rtol: relative.then(|| rtol.unwrap_or(0.0)),
+                atol: relative.then(|| atol.unwrap_or(0.0)),
+                ulp,
                 ..Tolerance::default_for(dtype)
             }
         } else {
             Tolerance::default_for(dtype)
         };
         tolerance.nan_equal = nan_equal;
-        tolerance.max_mismatches = check.max_mismatches.unwrap_or(0);
+        tolerance.max_mismatches = most.unwrap_or(0);
         ok.then_some((tolerance, !check.exact && !toleranced))
     }
+}
+
+/// The numbers of a tolerance; `ok` where all that are given can be used.
+struct Numbers {
+    rtol: Option<f64>,
+    atol: Option<f64>,
+    ulp: Option<u64>,
+    most: Option<u64>,
+    ok: bool,
+}
+
+/// Whether a step writes a tensor, or may.
+fn written(lowered: &Lowered, id: usize) -> bool {
+    lowered.maybe.contains(id) || lowered.steps.iter().any(|s| s.action.views().any(|(access, view)| access.writes() && view.tensor == id))
 }
 
 fn repeat(bits: u64, dtype: Dtype, shape: &Shape) -> Arc<[u8]> {

@@ -15,8 +15,8 @@ impl Resolver<'_> {
         let mut written: HashMap<usize, Ranges> = HashMap::new();
         let bare = |id: usize| tensors.get_index(id).and_then(|(_, t)| t.as_ref()).filter(|t| matches!(t.contents, Contents::None));
         for step in &lowered.steps {
-            for (access, view) in step.action.views().filter(|(access, _)| access.reads()) {
-                let Some(tensor) = bare(view.tensor) else { continue };
+            for (index, (access, view)) in step.action.views().enumerate().filter(|(_, (access, _))| access.reads()) {
+                let Some(tensor) = bare(view.tensor).filter(|_| !lowered.maybe.contains(view.tensor)) else { continue };
                 let Some((from, to)) = written.entry(view.tensor).or_default().gap(view.offset, view.offset + view.len) else { continue };
                 let size = tensor.dtype.size() as u64;
                 let origin = &lowered.origins[step.origin as usize];
@@ -29,7 +29,7 @@ impl Resolver<'_> {
                 let name = &tensor.name;
                 let mut diagnostic = Diagnostic::error(
                     "read-before-written",
-                    origin.place.clone(),
+                    lowered.view_place(step.origin, index),
                     format!("`{}` {what} `{name}`{part}, which nothing has written", origin.label),
                 )
                 .also(Place::root().to("tensors").to(name).key(), "has no contents of its own");

@@ -4,16 +4,20 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
-use super::names::{Places, Resolver};
+use super::names::Resolver;
+use super::places::Places;
 use crate::device::{Code, KernelSource};
 use crate::diag::{Diagnostic, Place, nearest};
 use crate::expr::{self, Scalar};
 use crate::spec::{self, Backend, Define, Num, PerBackend};
 use crate::tensor::{Number, Param, ParamKind};
 
-/// A kernel with its parameters read.
+/// A kernel whose parameters can be read.
 pub(super) struct Kernel {
-    pub source: KernelSource,
+    pub params: Vec<Param>,
+    pub block: [u32; 3],
+    /// `None` where another mistake of the kernel is reported.
+    pub source: Option<KernelSource>,
     /// Whether `block` names a size, so that `threads` can be counted in blocks.
     pub has_block: bool,
 }
@@ -22,7 +26,7 @@ pub(super) struct Kernel {
 const SUFFIXES: &[(&str, Backend)] = &[("c", Backend::Cpu), ("cl", Backend::Opencl), ("wgsl", Backend::Wgpu), ("cu", Backend::Cuda)];
 
 impl Resolver<'_> {
-    /// All kernels in the order of the spec; `None` where one's own mistake is reported.
+    /// All kernels in the order of the spec; `None` where one's parameters are not known.
     pub(super) fn kernels(&self) -> IndexMap<String, Option<Kernel>> {
         let root = Place::root().to("kernels");
         self.spec.kernels.iter().map(|(name, kernel)| (name.clone(), self.kernel(&root.to(name), name, kernel))).collect()
@@ -33,39 +37,76 @@ impl Resolver<'_> {
         let block = self.block(&at.to("block"), kernel);
         let defines = self.defines(&at.to("defines"), kernel);
         let path = self.source_path(at, kernel);
-        let entry = match &kernel.entry {
-            None => Some(name.to_string()),
-            Some(entry) => self.pick(&at.to("entry"), entry).map(|(_, e)| e.clone()),
-        };
+        let entry = self.entry(at, name, kernel);
+        let include = self.include(&at.to("include"), kernel);
         let flags = match &kernel.flags {
-            None => Some(Vec::new()),
+            None => Vec::new(),
             // A backend without flags of its own has none.
-            Some(flags) => Some(flags.get(self.backend).map(|(_, f)| f.clone()).unwrap_or_default()),
+            Some(flags) => flags.get(self.backend).map(|(_, f)| f.clone()).unwrap_or_default(),
         };
-        if self.loaded.is_damaged(at) {
+        if self.loaded.is_damaged(&at.to("params")) {
             return None;
         }
         let (params, local_lens) = params?;
-        let block = block?;
-        Some(Kernel {
-            has_block: block.is_some(),
-            source: KernelSource {
+        let damaged = self.loaded.is_damaged(at);
+        let source = (|| {
+            Some(KernelSource {
                 name: name.to_string(),
                 entry: entry?,
                 code: Code::File(path?),
-                params,
-                local_lens,
-                block: block.unwrap_or([1; 3]),
+                params: params.clone(),
+                local_lens: local_lens?,
+                block: block?.unwrap_or([1; 3]),
                 defines: defines?,
-                flags: flags?,
-                include: kernel.include.iter().map(|folder| self.loaded.folder.join(folder)).collect(),
-            },
+                flags,
+                include: include?,
+            })
+        })();
+        Some(Kernel {
+            has_block: block != Some(None) || self.loaded.lacks(&at.to("block")),
+            block: block.flatten().unwrap_or([1; 3]),
+            source: source.filter(|_| !damaged),
+            params,
         })
     }
 
-    fn params(&self, at: &Place, kernel: &spec::Kernel) -> Option<(Vec<Param>, Vec<u64>)> {
+    /// The function's name in the source.
+    fn entry(&self, at: &Place, name: &str, kernel: &spec::Kernel) -> Option<String> {
+        let Some(entry) = &kernel.entry else { return Some(name.to_string()) };
+        let (at, entry) = self.pick(&at.to("entry"), entry)?;
+        let plain = entry.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !entry.starts_with(|c: char| c.is_ascii_digit());
+        if entry.is_empty() || !plain {
+            self.report(
+                Diagnostic::error("bad-name", at, format!("`{entry}` is not a function's name"))
+                    .help("write the function's name alone, as it stands in the source"),
+            );
+            return None;
+        }
+        Some(entry.clone())
+    }
+
+    /// The folders for `#include`, which must exist.
+    fn include(&self, at: &Place, kernel: &spec::Kernel) -> Option<Vec<std::path::PathBuf>> {
+        let mut ok = true;
+        let folders = kernel.include.iter().enumerate().map(|(index, folder)| {
+            let full = self.loaded.folder.join(folder);
+            if !full.is_dir() {
+                ok = false;
+                self.report(
+                    Diagnostic::error("file", at.to(index), format!("there is no folder `{folder}`"))
+                        .help(format!("paths are relative to the spec's folder, `{}`", self.loaded.folder.display())),
+                );
+            }
+            full
+        });
+        let folders = folders.collect();
+        ok.then_some(folders)
+    }
+
+    /// The parameters where all can be read, and the lengths of the local ones where all are known.
+    fn params(&self, at: &Place, kernel: &spec::Kernel) -> Option<(Vec<Param>, Option<Vec<u64>>)> {
         let mut params: Vec<Param> = Vec::new();
-        let mut local_lens = Vec::new();
+        let mut local_lens = Some(Vec::new());
         let mut ok = true;
         for (index, text) in kernel.params.iter().enumerate() {
             let here = at.to(index);
@@ -85,10 +126,11 @@ impl Resolver<'_> {
                 );
             }
             if let ParamKind::Local { len, at: span } = &param.kind {
-                match self.local_len(&here, len, span.start) {
-                    Some(len) => local_lens.push(len),
-                    None => ok = false,
-                }
+                let len = self.local_len(&here, len, span.start);
+                local_lens = local_lens.zip(len).map(|(mut lens, len)| {
+                    lens.push(len);
+                    lens
+                });
             }
             params.push(param);
         }
@@ -189,7 +231,7 @@ impl Resolver<'_> {
             (Some(source), _) => (at.to("source"), source),
             (None, Some(source)) => (Place::root().to("source"), source),
             (None, None) => {
-                if !self.loaded.is_damaged(at) && !self.loaded.lacks(&Place::root().to("source")) {
+                if !self.loaded.lacks(&at.to("source")) && !self.loaded.is_damaged(&Place::root().to("source")) {
                     self.report(
                         Diagnostic::error("no-source", at.key(), format!("`{at}` has no source"))
                             .help("write `source = \"kernels/name.c\"` here, or a [source] table for all kernels"),
@@ -201,6 +243,7 @@ impl Resolver<'_> {
         let (at, path) = match source.get(self.backend) {
             Some((None, path)) => (at, path),
             Some((Some(key), path)) => (at.to(key), path),
+            None if self.loaded.is_damaged(&at) => return None,
             None => {
                 self.report(
                     Diagnostic::error("no-backend", at.clone(), format!("`{at}` names no file for `{backend}`"))
@@ -235,6 +278,10 @@ impl Resolver<'_> {
         }
         if self.backend == Backend::Cpu && suffix != "c" {
             self.report(Diagnostic::error("bad-suffix", at, format!("`{path}`: kernels for `cpu` are C files, with the suffix .c")));
+            return None;
+        }
+        if path.is_empty() {
+            self.report(Diagnostic::error("file", at, "the name of the source file is empty"));
             return None;
         }
         let full = self.loaded.folder.join(path);

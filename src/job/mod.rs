@@ -4,10 +4,16 @@
 mod checks;
 mod flow;
 mod kernels;
+mod launch;
+mod loose;
 mod names;
+mod places;
 mod steps;
 mod tensors;
 mod unroll;
+mod unused;
+mod values;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;

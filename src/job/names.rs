@@ -1,13 +1,14 @@
 //! Names -> values: dims in any order, and the scopes of the places where expressions stand.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 
-use super::{Job, Limits, Overrides, Rounds, Tensor};
-use crate::diag::{Diagnostic, Part, Place};
-use crate::expr::{self, Expr, Name, Scalar, Scope};
+use super::places::Places;
+use super::{Job, Limits, Overrides, Rounds};
+use crate::diag::{Diagnostic, Place};
+use crate::expr::{self, Expr, Scalar, Scope};
 use crate::spec::{Backend, Int, Loaded, Num, PerBackend, Spec};
 use crate::tensor::{Dtype, Number};
 
@@ -32,11 +33,13 @@ pub(super) struct Resolver<'a> {
     pub spec: &'a Spec,
     pub backend: Backend,
     pub overrides: &'a Overrides,
-    problems: RefCell<Vec<Diagnostic>>,
+    pub(super) problems: RefCell<Vec<Diagnostic>>,
     reported: RefCell<HashSet<(&'static str, Place)>>,
     dims: RefCell<HashMap<String, Dim>>,
     open: RefCell<Vec<String>>,
     used: RefCell<HashSet<String>>,
+    /// The last round of the job.
+    pub last_round: Cell<u64>,
 }
 
 impl<'a> Resolver<'a> {
@@ -51,6 +54,7 @@ impl<'a> Resolver<'a> {
             dims: RefCell::default(),
             open: RefCell::default(),
             used: RefCell::default(),
+            last_round: Cell::new(0),
         }
     }
 
@@ -88,12 +92,13 @@ impl<'a> Resolver<'a> {
         self.dim_overrides();
         let dims = self.all_dims();
         let rounds = self.rounds();
+        self.last_round.set(rounds.map_or(0, |r| r.count.saturating_sub(1)));
         let mut tensors = self.tensors();
         let kernels = self.kernels();
         let lowered = self.steps(&mut tensors, &kernels, rounds);
         let checks = self.checks(&tensors, &lowered, rounds);
         self.flow(&tensors, &lowered);
-        self.unused(&tensors, &kernels);
+        self.unused(&tensors, &kernels, &lowered);
         self.header();
         let clean = self.problems.borrow().iter().all(|d| d.severity < crate::diag::Severity::Error);
         if !clean || !self.loaded.diagnostics.iter().all(|d| d.severity < crate::diag::Severity::Error) {
@@ -113,7 +118,7 @@ impl<'a> Resolver<'a> {
             backend: self.backend,
             dims: dims.into_iter().collect(),
             tensors: table,
-            kernels: kernels.into_values().map(|k| k.map(|k| k.source)).collect::<Option<Vec<_>>>()?,
+            kernels: kernels.into_values().map(|k| k?.source).collect::<Option<Vec<_>>>()?,
             steps: lowered.steps,
             origins: lowered.origins,
             vars: lowered.vars,
@@ -136,7 +141,7 @@ impl<'a> Resolver<'a> {
             self.report(Diagnostic::error("empty", root.to("name"), "`name` is empty"));
         }
         if self.spec.steps.is_empty() && !self.loaded.is_damaged(&root.to("steps")) {
-            self.report(Diagnostic::error("no-steps", root, "the spec has no [[steps]]: there is nothing to run"));
+            self.report(Diagnostic::error("no-steps", root.to("steps").key(), "the spec has no [[steps]]: there is nothing to run"));
         }
     }
 
@@ -194,7 +199,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The value of a dim; `None` where its own mistake is reported.
-    fn dim(&self, name: &str) -> Option<i128> {
+    pub(super) fn dim(&self, name: &str) -> Option<i128> {
         if let Some(dim) = self.dims.borrow().get(name) {
             match dim {
                 Dim::Known(value) => return Some(*value),
@@ -237,6 +242,7 @@ impl<'a> Resolver<'a> {
         match value.get(self.backend) {
             Some((None, value)) => Some((at.clone(), value)),
             Some((Some(key), value)) => Some((at.to(key), value)),
+            None if self.loaded.is_damaged(at) => None,
             None => {
                 let backend = self.backend.name();
                 self.report(
@@ -264,7 +270,15 @@ impl<'a> Resolver<'a> {
     }
 
     pub fn eval_int(&self, at: &Place, expr: &Expr, scope: &dyn Scope) -> Option<i128> {
-        expr::integer(expr, scope).map_err(|e| self.report_text("expression", at, e)).ok()
+        expr::integer(expr, scope).map_err(|e| self.report_expr(at, expr, scope, e)).ok()
+    }
+
+    /// A problem of an expression. One that is reported elsewhere hides none behind it.
+    pub fn report_expr(&self, at: &Place, expr: &Expr, scope: &dyn Scope, error: crate::diag::TextError) {
+        if error.message.is_empty() || error.unknown.is_some() {
+            self.loose_expr(at, expr, scope);
+        }
+        self.report_text("expression", at, error);
     }
 
     /// An integer that must be one of a range.
@@ -281,7 +295,7 @@ impl<'a> Resolver<'a> {
 
     /// A number or expression bound to its names; `place` says how it is evaluated.
     pub fn scalar(&self, at: &Place, value: &Num, scope: &dyn Scope, place: expr::Place) -> Option<Scalar> {
-        let bind = |expr: &Expr| Scalar::bind(expr, scope, place).map_err(|e| self.report_text("expression", at, e)).ok();
+        let bind = |expr: &Expr| Scalar::bind(expr, scope, place).map_err(|e| self.report_expr(at, expr, scope, e)).ok();
         let literal = |kind| Expr { span: 0..0, kind };
         match value {
             Num::Int(i) => bind(&literal(expr::ExprKind::Number(Number::Int(*i)))),
@@ -333,104 +347,5 @@ impl<'a> Resolver<'a> {
             device_memory: limits.device_memory.map(|b| b.0),
             host_memory: limits.host_memory.map(|b| b.0),
         }
-    }
-
-    /// Warns of what is declared and never used: most often a misspelt name elsewhere.
-    fn unused(&self, tensors: &IndexMap<String, Option<Tensor>>, kernels: &IndexMap<String, Option<super::kernels::Kernel>>) {
-        // While something is broken, what would have used a name may be what is missing.
-        let broken = |d: &Diagnostic| d.severity == crate::diag::Severity::Error;
-        if self.problems.borrow().iter().any(broken) || self.loaded.diagnostics.iter().any(broken) {
-            return;
-        }
-        let root = Place::root();
-        for name in self.spec.dims.keys().filter(|name| !self.is_used(name)) {
-            self.report(Diagnostic::warning("unused", root.to("dims").to(name).key(), format!("dim `{name}` is never used")));
-        }
-        for name in tensors.keys().filter(|name| !name.starts_with('<') && !self.is_used(name)) {
-            self.report(Diagnostic::warning("unused", root.to("tensors").to(name).key(), format!("tensor `{name}` is never used")));
-        }
-        for name in kernels.keys().filter(|name| !self.is_used(&format!("kernel {name}"))) {
-            self.report(Diagnostic::warning("unused", root.to("kernels").to(name).key(), format!("kernel `{name}` is never launched")));
-        }
-    }
-}
-
-/// What names mean at a kind of place.
-pub(super) struct Places<'a> {
-    resolver: &'a Resolver<'a>,
-    /// `None`: allowed.
-    round: Option<&'static str>,
-    loops: &'a [(String, i128)],
-    tensors: Option<&'a IndexMap<String, Option<Tensor>>>,
-}
-
-impl<'a> Places<'a> {
-    /// Dims and loop variables.
-    pub fn constant(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)]) -> Places<'a> {
-        const WHY: &str =
-            "`round` may stand in scalars, grids, `each_round` and expectations, not here: this is fixed when the job is planned";
-        Places { resolver, round: Some(WHY), loops, tensors: None }
-    }
-
-    /// Dims, loop variables and `round`.
-    pub fn per_round(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)]) -> Places<'a> {
-        Places { resolver, round: None, loops, tensors: None }
-    }
-
-    /// Dims, `round` and the contents of tensors at the start of the round.
-    pub fn expectation(resolver: &'a Resolver<'a>, tensors: &'a IndexMap<String, Option<Tensor>>) -> Places<'a> {
-        Places { resolver, round: None, loops: &[], tensors: Some(tensors) }
-    }
-}
-
-impl Scope for Places<'_> {
-    fn get(&self, name: &str) -> Option<Name<'_>> {
-        if name == "round" {
-            return Some(self.round.map_or(Name::Round, |why| Name::Refused(why.to_string())));
-        }
-        if let Some((_, value)) = self.loops.iter().find(|(n, _)| n == name) {
-            return Some(Name::Number(Number::Int(*value)));
-        }
-        let resolver = self.resolver;
-        let silent = || Some(Name::Refused(String::new()));
-        let lost = |list: &str| resolver.loaded.lacks(&Place { path: vec![list.into(), name.into()], part: Part::Value });
-        if resolver.spec.dims.contains_key(name) {
-            resolver.use_name(name);
-            return match resolver.dim(name) {
-                Some(value) => Some(Name::Number(Number::Int(value))),
-                None => silent(),
-            };
-        }
-        if lost("dims") || lost("tensors") || resolver.loaded.lacks(&Place::root().to("dims")) {
-            return silent();
-        }
-        let Some(tensors) = self.tensors else {
-            return resolver
-                .spec
-                .tensors
-                .contains_key(name)
-                .then(|| Name::Refused(format!("`{name}` is a tensor, only dims and numbers may stand here")));
-        };
-        let (id, _, tensor) = tensors.get_full(name)?;
-        resolver.use_name(name);
-        let Some(tensor) = tensor else { return silent() };
-        if matches!(tensor.contents, super::Contents::None) {
-            return Some(Name::Refused(format!(
-                "`{name}` has no contents at the start of a round: give it `data` or `each_round`, or write its expectation out"
-            )));
-        }
-        Some(Name::Tensor { id, dtype: tensor.dtype, shape: &tensor.shape })
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.resolver.spec.dims.keys().cloned().collect();
-        names.extend(self.loops.iter().map(|(name, _)| name.clone()));
-        if let Some(tensors) = self.tensors {
-            names.extend(tensors.keys().filter(|n| !n.starts_with('<')).cloned());
-        }
-        if self.round.is_none() {
-            names.push("round".into());
-        }
-        names
     }
 }

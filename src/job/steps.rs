@@ -3,12 +3,14 @@
 use indexmap::IndexMap;
 
 use super::kernels::Kernel;
+use super::loose::Maybe;
 use super::names::Resolver;
+use super::places::Places;
 use super::{Origin, Rounds, Step, Tensor, Var, unroll};
 use crate::diag::{Diagnostic, Place};
 use crate::expr::{self, Expr};
-use crate::spec::{self, Args, Int, Num};
-use crate::tensor::{Access, Dtype, Param, ParamKind};
+use crate::spec::{self, Int, Num};
+use crate::tensor::{Access, Dtype};
 
 /// Tensors by name; `None` where one's own mistake is reported.
 pub(super) type Tensors = IndexMap<String, Option<Tensor>>;
@@ -22,6 +24,18 @@ pub(super) struct Lowered {
     pub vars: Vec<Var>,
     /// Tensors whose element is passed by value, with the place that does so.
     pub by_value: Vec<(usize, Place)>,
+    /// By origin: where the tensors that a step reads and writes stand, in the order of `Action::views`.
+    pub view_places: Vec<Vec<Place>>,
+    /// What steps that are broken may write.
+    pub maybe: Maybe,
+}
+
+impl Lowered {
+    /// Where a step's tensor stands.
+    pub fn view_place(&self, origin: u32, index: usize) -> Place {
+        let places = self.view_places.get(origin as usize).and_then(|places| places.get(index));
+        places.cloned().unwrap_or_else(|| self.origins[origin as usize].place.clone())
+    }
 }
 
 /// A step whose names are bound.
@@ -66,6 +80,7 @@ impl Resolver<'_> {
     /// All steps, loops unrolled. Tensors for fills that no 32-bit word can make are added to `tensors`.
     pub(super) fn steps(&self, tensors: &mut Tensors, kernels: &Kernels, rounds: Option<Rounds>) -> Lowered {
         let mut lowered = Lowered::default();
+        self.lost_steps(&mut lowered.maybe);
         let bound = self.bind_steps(&Place::root().to("steps"), &self.spec.steps, tensors, kernels, &mut lowered, &mut Vec::new());
         unroll::unroll(self, bound, tensors, kernels, rounds, &mut lowered);
         for (tensor, place) in std::mem::take(&mut lowered.by_value) {
@@ -95,82 +110,98 @@ impl Resolver<'_> {
         let mut bound = Vec::new();
         for (index, step) in steps.iter().enumerate() {
             let here = at.to(index);
-            let kinds: Vec<&str> = [
-                step.kernel.is_some().then_some("kernel"),
-                step.copy.is_some().then_some("copy"),
-                step.fill.is_some().then_some("fill"),
-                step.each.is_some().then_some("for"),
-            ]
-            .into_iter()
-            .flatten()
-            .collect();
-            // What was taken out while reading may be what says which kind of step it is.
-            if kinds.is_empty() && self.loaded.is_damaged(&here) {
-                continue;
+            match self.bind_step(&here, step, tensors, kernels, lowered, loops) {
+                Some(next) => bound.push(next),
+                None => self.may_write(&here, step, tensors, kernels, &mut lowered.maybe),
             }
-            let [kind] = kinds.as_slice() else {
-                let message = if kinds.is_empty() {
-                    "a step without `kernel`, `copy`, `fill` or `for`".to_string()
-                } else {
-                    format!(
-                        "a step with {}: it is exactly one of `kernel`, `copy`, `fill`, `for`",
-                        kinds.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(" and ")
-                    )
-                };
-                let place = if kinds.is_empty() { here } else { here.to(kinds[1]).key() };
-                self.report(Diagnostic::error("step-kind", place, message).help("write one [[steps]] for each action"));
-                continue;
-            };
-            self.misplaced_keys(&here, step, kind);
-            let mut origin = |label: String| {
-                lowered.origins.push(Origin { place: here.clone(), label, loops: loops.clone() });
-                lowered.origins.len() as u32 - 1
-            };
-            let next = match *kind {
-                "kernel" => {
-                    let origin = origin(step.kernel.clone().unwrap_or_default());
-                    self.bind_launch(&here, step, tensors, kernels, lowered, loops, origin)
-                }
-                "copy" => {
-                    let (from, to) = (step.copy.as_deref().unwrap_or(""), step.to.as_deref());
-                    let Some(to) = to else {
-                        if !self.loaded.lacks(&here.to("to")) {
-                            self.report(
-                                Diagnostic::error("missing-key", here.to("copy").key(), "`copy` has no `to`")
-                                    .help("write `to = \"name\"`: the tensor that is written"),
-                            );
-                        }
-                        continue;
-                    };
-                    let src = self.region(&here.to("copy"), from, tensors);
-                    let dst = self.region(&here.to("to"), to, tensors);
-                    let origin = origin(format!("copy {from} -> {to}"));
-                    src.zip(dst).map(|(src, dst)| Bound::Copy { origin, src, dst })
-                }
-                "fill" => {
-                    let name = step.fill.as_deref().unwrap_or("");
-                    let origin = origin(format!("fill {name}"));
-                    let Some(value) = &step.value else {
-                        if !self.loaded.lacks(&here.to("with")) {
-                            self.report(
-                                Diagnostic::error("missing-key", here.to("fill").key(), "`fill` has no `with`")
-                                    .help("write `with = 0.0`: the number"),
-                            );
-                        }
-                        continue;
-                    };
-                    self.region(&here.to("fill"), name, tensors).map(|dst| Bound::Fill {
-                        origin,
-                        dst,
-                        at: here.to("with"),
-                        value: value.clone(),
-                    })
-                }
-                _ => self.bind_loop(&here, step, tensors, kernels, lowered, loops),
-            };
-            bound.extend(next);
         }
         bound
+    }
+
+    fn bind_step(
+        &self,
+        at: &Place,
+        step: &spec::Step,
+        tensors: &Tensors,
+        kernels: &Kernels,
+        lowered: &mut Lowered,
+        loops: &mut Vec<String>,
+    ) -> Option<Bound> {
+        let kinds: Vec<&str> = [
+            step.kernel.is_some().then_some("kernel"),
+            step.copy.is_some().then_some("copy"),
+            step.fill.is_some().then_some("fill"),
+            step.each.is_some().then_some("for"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        // What was taken out while reading may be what says which kind of step it is.
+        if kinds.is_empty() && self.loaded.is_damaged(at) {
+            return None;
+        }
+        let [kind] = kinds.as_slice() else {
+            let message = if kinds.is_empty() {
+                "a step without `kernel`, `copy`, `fill` or `for`".to_string()
+            } else {
+                format!(
+                    "a step with {}: it is exactly one of `kernel`, `copy`, `fill`, `for`",
+                    kinds.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(" and ")
+                )
+            };
+            let help = if kinds.is_empty() { "write one of them" } else { "write one [[steps]] for each action" };
+            let place = if kinds.is_empty() { at.clone() } else { at.to(kinds[1]).key() };
+            self.report(Diagnostic::error("step-kind", place, message).help(help));
+            return None;
+        };
+        self.misplaced_keys(at, step, kind);
+        let mut origin = |label: String, views: &[&str]| {
+            lowered.origins.push(Origin { place: at.clone(), label, loops: loops.clone() });
+            lowered.view_places.push(views.iter().map(|key| at.to(*key)).collect());
+            lowered.origins.len() as u32 - 1
+        };
+        match *kind {
+            "kernel" => {
+                let origin = origin(step.kernel.clone().unwrap_or_default(), &[]);
+                self.bind_launch(at, step, tensors, kernels, lowered, loops, origin)
+            }
+            "copy" => {
+                let (from, to) = (step.copy.as_deref().unwrap_or(""), step.to.as_deref());
+                let Some(to) = to else {
+                    if !self.loaded.lacks(&at.to("to")) {
+                        self.report(
+                            Diagnostic::error("missing-key", at.to("copy").key(), "`copy` has no `to`")
+                                .help("write `to = \"name\"`: the tensor that is written"),
+                        );
+                    }
+                    return None;
+                };
+                let src = self.region(&at.to("copy"), from, tensors, loops);
+                let dst = self.region(&at.to("to"), to, tensors, loops);
+                let origin = origin(format!("copy {from} -> {to}"), &["copy", "to"]);
+                src.zip(dst).map(|(src, dst)| Bound::Copy { origin, src, dst })
+            }
+            "fill" => {
+                let name = step.fill.as_deref().unwrap_or("");
+                let origin = origin(format!("fill {name}"), &["fill"]);
+                let Some(value) = &step.value else {
+                    if !self.loaded.lacks(&at.to("with")) {
+                        self.report(
+                            Diagnostic::error("missing-key", at.to("fill").key(), "`fill` has no `with`")
+                                .help("write `with = 0.0`: the number"),
+                        );
+                    }
+                    return None;
+                };
+                let region = self.region(&at.to("fill"), name, tensors, loops);
+                if region.is_none() {
+                    let loops: Vec<_> = loops.iter().map(|name| (name.clone(), 0)).collect();
+                    self.loose_num(&at.to("with"), value, &Places::anything(self, &loops, tensors));
+                }
+                region.map(|dst| Bound::Fill { origin, dst, at: at.to("with"), value: value.clone() })
+            }
+            _ => self.bind_loop(at, step, tensors, kernels, lowered, loops),
+        }
     }
 
     /// Keys that belong to another kind of step would be ignored; they are errors.
@@ -207,6 +238,7 @@ impl Resolver<'_> {
         let for_at = at.to("for");
         let (var, range) = match each.first() {
             Some(first) if each.len() == 1 => first,
+            _ if self.loaded.is_damaged(&for_at) => return None,
             _ => {
                 self.report(
                     Diagnostic::error("loop", for_at, format!("`for` has {} variables, it has one", each.len()))
@@ -255,14 +287,19 @@ impl Resolver<'_> {
     }
 
     /// A tensor or view by its text.
-    fn region(&self, at: &Place, text: &str, tensors: &Tensors) -> Option<Region> {
+    pub(super) fn region(&self, at: &Place, text: &str, tensors: &Tensors, loops: &[String]) -> Option<Region> {
         let view = expr::parse_view(text).map_err(|e| self.report_text("bad-view", at, e)).ok()?;
         if let Some((_, span)) = &view.cast {
             self.report(Diagnostic::error("bad-view", at.inside(span.clone()), "a tensor cannot be passed as another dtype"));
             return None;
         }
-        let Some((tensor, _, known)) = tensors.get_full(&view.name) else {
-            if !self.loaded.lacks(&Place::root().to("tensors").to(&view.name)) {
+        let declared = tensors.get_full(&view.name);
+        if declared.is_none_or(|(_, _, known)| known.is_none()) {
+            let loops: Vec<_> = loops.iter().map(|name| (name.clone(), 0)).collect();
+            self.loose_subscripts(at, &view.index, &Places::constant(self, &loops));
+        }
+        let Some((tensor, _, known)) = declared else {
+            if !self.loaded.lost("tensors", &view.name) {
                 let names: Vec<&String> = tensors.keys().collect();
                 let what = if self.spec.dims.contains_key(&view.name) { "is a dim, not a tensor" } else { "is not a tensor" };
                 self.report(
@@ -275,232 +312,5 @@ impl Resolver<'_> {
         self.use_name(&view.name);
         known.as_ref()?;
         Some(Region { at: at.clone(), tensor, view })
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn bind_launch(
-        &self,
-        at: &Place,
-        step: &spec::Step,
-        tensors: &Tensors,
-        kernels: &Kernels,
-        lowered: &mut Lowered,
-        loops: &[String],
-        origin: u32,
-    ) -> Option<Bound> {
-        let name = step.kernel.as_deref()?;
-        let name_at = at.to("kernel");
-        let Some((kernel_id, _, kernel)) = kernels.get_full(name) else {
-            if !self.loaded.lacks(&Place::root().to("kernels").to(name)) {
-                let names: Vec<&String> = kernels.keys().collect();
-                self.report(
-                    Diagnostic::error("unknown-name", name_at, format!("there is no kernel `{name}`"))
-                        .did_you_mean(name, &names, "kernels"),
-                );
-            }
-            // Its arguments use names all the same.
-            return None;
-        };
-        self.use_name(&format!("kernel {name}"));
-        let kernel = kernel.as_ref()?;
-        let grid = self.bind_grid(at, step, name, kernel)?;
-        let params: Vec<&Param> = kernel.source.params.iter().filter(|p| !matches!(p.kind, ParamKind::Local { .. })).collect();
-        let mut args = Vec::with_capacity(params.len());
-        let mut ok = !self.loaded.is_damaged(&at.to("args"));
-        let args_at = at.to("args");
-        if let Some(Args::Positional(given)) = &step.args
-            && given.len() != params.len()
-        {
-            let names = params.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
-            self.report(
-                Diagnostic::error("arity", args_at, format!("kernel `{name}` takes {} arguments, {} are given", params.len(), given.len()))
-                    .help(format!("they are: {names} (`local` parameters take none)"))
-                    .also(Place::root().to("kernels").to(name).to("params").key(), "its parameters"),
-            );
-            return None;
-        }
-        if let Some(Args::Named(given)) = &step.args {
-            for key in given.keys().filter(|key| !params.iter().any(|p| p.name == **key)) {
-                ok = false;
-                let names: Vec<&str> = params.iter().map(|p| p.name.as_str()).collect();
-                let local = kernel.source.params.iter().any(|p| p.name == *key);
-                let message = if local {
-                    format!("`{key}` is a local parameter of `{name}`, it takes no argument")
-                } else {
-                    format!("kernel `{name}` has no parameter `{key}`")
-                };
-                self.report(Diagnostic::error("unknown-name", args_at.to(key).key(), message).did_you_mean(key, &names, "its parameters"));
-            }
-        }
-        for (index, param) in params.iter().enumerate() {
-            let (arg_at, value) = match &step.args {
-                Some(Args::Positional(given)) => (args_at.to(index), given[index].clone()),
-                Some(Args::Named(given)) if given.contains_key(&param.name) => (args_at.to(&param.name), given[&param.name].clone()),
-                _ => {
-                    let scalar_known = !matches!(param.kind, ParamKind::Tensor(_))
-                        && (self.spec.dims.contains_key(&param.name) || loops.contains(&param.name));
-                    let lost = ["dims", "tensors"].iter().any(|list| self.loaded.lacks(&Place::root().to(*list).to(&param.name)));
-                    if !scalar_known && !tensors.contains_key(&param.name) {
-                        ok = false;
-                        if !lost {
-                            let what = if matches!(param.kind, ParamKind::Tensor(_)) { "tensor" } else { "dim or one-element tensor" };
-                            self.report(
-                                Diagnostic::error(
-                                    "missing-argument",
-                                    name_at.clone(),
-                                    format!("kernel `{name}` needs `{param}`: no argument is given, and no {what} has that name"),
-                                )
-                                .help(format!("write `args = {{ {} = ... }}`", param.name)),
-                            );
-                        }
-                        continue;
-                    }
-                    (name_at.clone(), Num::Text(param.name.clone()))
-                }
-            };
-            match self.bind_arg(&arg_at, &value, param, name, tensors, loops, lowered) {
-                Some(arg) => args.push(arg),
-                None => ok = false,
-            }
-        }
-        ok.then_some(Bound::Launch { origin, kernel: kernel_id, grid, args })
-    }
-
-    fn bind_grid(&self, at: &Place, step: &spec::Step, name: &str, kernel: &Kernel) -> Option<Grid> {
-        let listed = |key: &str, dims: &[Int]| {
-            let here = at.to(key);
-            if dims.is_empty() || dims.len() > 3 {
-                self.report(Diagnostic::error(
-                    "bad-grid",
-                    here,
-                    format!("`{key}` has {} dimensions, it has one to three, x first", dims.len()),
-                ));
-                return None;
-            }
-            Some(dims.iter().enumerate().map(|(axis, dim)| (here.to(axis), dim.clone())).collect::<Vec<_>>())
-        };
-        match (&step.threads, &step.grid) {
-            (Some(_), Some(_)) => {
-                self.report(
-                    Diagnostic::error("bad-grid", at.to("grid").key(), "a step has `threads` or `grid`, not both")
-                        .help("`threads` counts threads and is divided by the kernel's block, `grid` counts blocks"),
-                );
-                None
-            }
-            (Some(threads), None) => {
-                if !kernel.has_block {
-                    self.report(
-                        Diagnostic::error(
-                            "bad-grid",
-                            at.to("threads").key(),
-                            format!("`threads` needs a block to divide by, kernel `{name}` has none"),
-                        )
-                        .help(format!("write `block = [...]` in [kernels.{name}], or `grid` here")),
-                    );
-                    return None;
-                }
-                listed("threads", threads).map(Grid::Threads)
-            }
-            (None, Some(grid)) => listed("grid", grid).map(Grid::Blocks),
-            (None, None) => Some(Grid::One),
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn bind_arg(
-        &self,
-        at: &Place,
-        value: &Num,
-        param: &Param,
-        kernel: &str,
-        tensors: &Tensors,
-        loops: &[String],
-        lowered: &mut Lowered,
-    ) -> Option<Arg> {
-        if let ParamKind::Tensor(access) = param.kind {
-            let Num::Text(text) = value else {
-                let what = match value {
-                    Num::Int(i) => i.to_string(),
-                    Num::Float(f) => f.to_string(),
-                    _ => "a boolean".to_string(),
-                };
-                self.report(
-                    Diagnostic::error(
-                        "wrong-argument",
-                        at.clone(),
-                        format!("{what} is a number, parameter `{param}` of `{kernel}` takes a tensor"),
-                    )
-                    .help("write a tensor's name, or a view such as \"x[0:n]\""),
-                );
-                return None;
-            };
-            let region = self.region(at, text, tensors)?;
-            let tensor = tensors.get_index(region.tensor).and_then(|(_, t)| t.as_ref())?;
-            if tensor.dtype != param.dtype {
-                self.report(
-                    Diagnostic::error(
-                        "wrong-dtype",
-                        at.clone(),
-                        format!("tensor `{}` is {}, parameter `{param}` of `{kernel}` takes {}", tensor.name, tensor.dtype, param.dtype),
-                    )
-                    .also(Place::root().to("tensors").to(&tensor.name).to("dtype"), format!("{} here", tensor.dtype)),
-                );
-                return None;
-            }
-            let last = tensor.shape.dims().last().copied().unwrap_or(1);
-            let lanes = u64::from(param.lanes);
-            if lanes == 3 && last != 3 || !last.is_multiple_of(lanes) {
-                let rule = if lanes == 3 { "must be 3".to_string() } else { format!("must be divisible by {lanes}") };
-                self.report(Diagnostic::error(
-                    "bad-lanes",
-                    at.clone(),
-                    format!("the last dimension of `{}` is {last}, for `{param}` it {rule}", tensor.name),
-                ));
-                return None;
-            }
-            return Some(Arg::Tensor { access, region });
-        }
-        if param.lanes > 1 {
-            self.report(Diagnostic::error(
-                "wrong-argument",
-                at.clone(),
-                format!("parameter `{param}` is a scalar with lanes: pass a tensor, or one scalar a lane"),
-            ));
-            return None;
-        }
-        if let Num::Text(text) = value
-            && let Some((id, name, tensor)) = tensors.get_full(text.trim())
-            && !loops.contains(name)
-        {
-            self.use_name(name);
-            let tensor = tensor.as_ref()?;
-            let message = if tensor.shape.rank() > 0 {
-                Some(format!("`{name}` has shape {}, parameter `{param}` of `{kernel}` takes one number", tensor.shape))
-            } else if tensor.dtype != param.dtype {
-                Some(format!("`{name}` is {}, parameter `{param}` of `{kernel}` takes {}", tensor.dtype, param.dtype))
-            } else if matches!(tensor.contents, super::Contents::None) || tensor.carry {
-                Some(format!("`{name}` is passed by value, but the host does not know its contents when the round starts"))
-            } else {
-                None
-            };
-            if let Some(message) = message {
-                self.report(Diagnostic::error("wrong-argument", at.clone(), message));
-                return None;
-            }
-            lowered.by_value.push((id, at.clone()));
-            return Some(Arg::Element { tensor: id });
-        }
-        if let Num::Float(f) = value
-            && !param.dtype.is_float()
-            && f.fract() != 0.0
-        {
-            self.report(Diagnostic::error(
-                "wrong-argument",
-                at.clone(),
-                format!("{f} is not a whole number, parameter `{param}` of `{kernel}` takes {}", param.dtype),
-            ));
-            return None;
-        }
-        Some(Arg::Scalar { at: at.clone(), value: value.clone(), dtype: param.dtype })
     }
 }

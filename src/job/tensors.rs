@@ -1,15 +1,15 @@
 //! `[tensors]` and the contents in `[[sets]]` -> tensors with shapes, sizes and sources.
 
-use std::sync::Arc;
-
 use indexmap::IndexMap;
 
-use super::names::{Places, Resolver};
+use super::names::Resolver;
+use super::places::Places;
+use super::values::raw_bits;
 use super::{Contents, Draw, Tensor};
-use crate::data::{self, Npy, Source};
+use crate::data::{self, Source};
 use crate::diag::{Diagnostic, Place};
 use crate::expr;
-use crate::spec::{self, Data, Nested, Num};
+use crate::spec::{self, Data, Num};
 use crate::tensor::{Dtype, Number, Shape};
 
 impl Resolver<'_> {
@@ -21,7 +21,7 @@ impl Resolver<'_> {
         for (set_index, set) in self.spec.sets.iter().enumerate() {
             let at = Place::root().to("sets").to(set_index).to("data");
             for name in set.data.keys() {
-                if !tensors.contains_key(name) && !self.loaded.lacks(&root.to(name)) {
+                if !tensors.contains_key(name) && !self.loaded.lost("tensors", name) {
                     let names: Vec<_> = tensors.keys().collect();
                     self.report(
                         Diagnostic::error("unknown-name", at.to(name).key(), format!("there is no tensor `{name}`"))
@@ -40,7 +40,37 @@ impl Resolver<'_> {
                 }
             }
         }
+        // Contents that a set would have given are not missing, they could not be read.
+        for (name, slot) in &mut tensors {
+            let lost = |index| self.loaded.is_damaged(&Place::root().to("sets").to(index).to("data").to(name));
+            if slot.as_ref().is_some_and(|t| matches!(t.contents, Contents::None)) && (0..self.spec.sets.len()).any(lost) {
+                *slot = None;
+            }
+        }
+        if self.loaded.lacks(&Place::root().to("sets")) {
+            for slot in tensors.values_mut() {
+                slot.take_if(|t| matches!(t.contents, Contents::None));
+            }
+        }
+        self.set_names_differ();
         tensors
+    }
+
+    fn set_names_differ(&self) {
+        let at = |index: usize| Place::root().to("sets").to(index).to("name");
+        let names: Vec<_> = self.spec.sets.iter().map(|set| set.name.as_deref()).collect();
+        for (index, name) in names.iter().enumerate() {
+            let Some(name) = name else { continue };
+            if name.trim().is_empty() {
+                self.report(Diagnostic::error("empty", at(index), "the name of a set is empty").help("leave it out, or write one"));
+            } else if let Some(first) = names[..index].iter().position(|n| *n == Some(*name)) {
+                self.report(
+                    Diagnostic::error("name-clash", at(index), format!("two sets are called `{name}`"))
+                        .help("reports name sets: rename one of them")
+                        .also(at(first), "the first"),
+                );
+            }
+        }
     }
 
     pub(super) fn set_names(&self) -> Vec<String> {
@@ -48,14 +78,23 @@ impl Resolver<'_> {
     }
 
     fn tensor(&self, at: &Place, name: &str, tensor: &spec::Tensor) -> Option<Tensor> {
-        let dims: Option<Vec<u64>> =
+        let dims: Vec<Option<u64>> =
             tensor.shape.iter().enumerate().map(|(axis, extent)| self.extent(&at.to("shape").to(axis), extent)).collect();
         if self.loaded.is_damaged(at) {
             return None;
         }
-        let shape = Shape::new(dims?)
-            .map_err(|e| self.report(Diagnostic::error("too-large", at.to("shape"), format!("tensor `{name}`: {e}"))))
-            .ok()?;
+        let shape = dims.into_iter().collect::<Option<Vec<u64>>>().and_then(|dims| {
+            let error = |e| self.report(Diagnostic::error("too-large", at.to("shape"), format!("tensor `{name}`: {e}")));
+            Shape::new(dims).map_err(error).ok()
+        });
+        let Some(shape) = shape else {
+            for (key, data) in [("data", &tensor.data), ("each_round", &tensor.each_round)] {
+                if let Some(data) = data {
+                    self.loose_data(&at.to(key), data);
+                }
+            }
+            return None;
+        };
         let dtype = tensor.dtype;
         let mut contents = Contents::None;
         if let Some(data) = &tensor.data {
@@ -84,7 +123,9 @@ impl Resolver<'_> {
         if tensor.carry {
             let (code, message) = match &contents {
                 Contents::None => ("no-start", format!("carried `{name}` has nothing to start from")),
-                Contents::Drawn(_) => ("carry-drawn", format!("`{name}` is carried from round to round and drawn anew every round")),
+                Contents::Drawn(_) => {
+                    ("carry-drawn", format!("`{name}` has `carry` and `each_round`: it keeps what the last round left, or is drawn anew"))
+                }
                 _ => ("", String::new()),
             };
             if !code.is_empty() {
@@ -138,8 +179,8 @@ impl Resolver<'_> {
             };
             let here = set_at.to("data").to(name);
             let refused = match (&tensor.contents, tensor.carry) {
-                (Contents::Drawn(_), _) => Some(("is drawn anew every round", "each_round")),
-                (_, true) => Some(("is carried from round to round, it starts from its `data` once", "carry")),
+                (Contents::Drawn(_), _) => Some(("has `each_round`: it is drawn anew every round", "each_round")),
+                (_, true) => Some(("has `carry`: it starts from its `data` once", "carry")),
                 _ => None,
             };
             if let Some((why, key)) = refused {
@@ -224,10 +265,14 @@ impl Resolver<'_> {
             }
             Data::File(path) => fixed(Source::File(self.npy(&at.to("file"), path, dtype, Some(shape))?)),
         }?;
-        let first = draw.at(0).map_err(|e| self.report_text("expression", at, e)).ok()?;
-        if let Err(message) = data::validate(&first, dtype, shape.elements()) {
-            self.report(Diagnostic::error("bad-contents", at.clone(), message));
-            return None;
+        let last = if draw.varies() { self.last_round.get() } else { 0 };
+        for round in [0, last] {
+            let when = if draw.varies() { format!(" (in round {round})") } else { String::new() };
+            let source = draw.at(round).map_err(|e| self.report_text("expression", at, e)).ok()?;
+            if let Err(message) = data::validate(&source, dtype, shape.elements()) {
+                self.report(Diagnostic::error("bad-contents", at.clone(), format!("{message}{when}")));
+                return None;
+            }
         }
         Some(draw)
     }
@@ -254,111 +299,4 @@ impl Resolver<'_> {
         let number = scalar.eval(0).map_err(|e| self.report_text("expression", at, e)).ok()?;
         Some((number, None))
     }
-
-    /// The bits of a constant in a dtype.
-    pub(super) fn bits(&self, at: &Place, value: &Num, dtype: Dtype) -> Option<u64> {
-        if let Some((inner, text)) = raw_bits(value) {
-            let number = self.int(at, &spec::Int::Text(text.to_string()), &Places::constant(self, &[]))?;
-            let limit = 1u128 << (8 * dtype.size());
-            return match u64::try_from(number) {
-                Ok(bits) if u128::from(bits) < limit => Some(bits),
-                _ => {
-                    self.report(Diagnostic::error(
-                        "out-of-range",
-                        at.inside(inner),
-                        format!("{number} does not fit the {} bits of {dtype}", 8 * dtype.size()),
-                    ));
-                    None
-                }
-            };
-        }
-        let place = if dtype.is_float() { expr::Place::Float } else { expr::Place::Integer };
-        let scalar = self.scalar(at, value, &Places::constant(self, &[]), place)?;
-        let number = scalar.eval(0).map_err(|e| self.report_text("expression", at, e)).ok()?;
-        dtype.encode(number).map_err(|e| self.report(Diagnostic::error("out-of-range", at.clone(), e.to_string()))).ok()
-    }
-
-    /// Listed numbers as row-major bytes: flat, or nested as the shape.
-    pub(super) fn values(&self, at: &Place, values: &[Nested], dtype: Dtype, shape: &Shape) -> Option<Arc<[u8]>> {
-        let mut bytes = Vec::new();
-        let mut ok = true;
-        let nested = values.iter().any(|v| matches!(v, Nested::List(_)));
-        let extents: &[u64] = if nested { shape.dims() } else { &[] };
-        self.collect(at, values, dtype, extents, &mut bytes, &mut ok);
-        let found = (bytes.len() / dtype.size()) as u64;
-        if ok && found != shape.elements() {
-            self.report(
-                Diagnostic::error("wrong-count", at.clone(), format!("{found} values, shape {shape} has {} elements", shape.elements()))
-                    .help("a constant for every element is { fill = v }"),
-            );
-            return None;
-        }
-        ok.then(|| bytes.into())
-    }
-
-    fn collect(&self, at: &Place, values: &[Nested], dtype: Dtype, extents: &[u64], bytes: &mut Vec<u8>, ok: &mut bool) {
-        if let [extent, ..] = extents
-            && values.len() as u64 != *extent
-        {
-            *ok = false;
-            self.report(Diagnostic::error("wrong-count", at.clone(), format!("{} entries, the shape has {extent} here", values.len())));
-            return;
-        }
-        for (index, value) in values.iter().enumerate() {
-            let here = at.to(index);
-            match (value, extents) {
-                (Nested::List(inner), [_, rest @ ..]) if !rest.is_empty() => self.collect(&here, inner, dtype, rest, bytes, ok),
-                (Nested::Num(num), [] | [_]) => match self.bits(&here, num, dtype) {
-                    Some(bits) => bytes.extend_from_slice(&bits.to_le_bytes()[..dtype.size()]),
-                    None => *ok = false,
-                },
-                _ => {
-                    *ok = false;
-                    self.report(
-                        Diagnostic::error("wrong-nesting", here, "the lists are not nested as the shape")
-                            .help("write the values flat, in row-major order, or one list per dimension"),
-                    );
-                    return;
-                }
-            }
-        }
-    }
-
-    /// An `.npy` file of a dtype and, where given, a shape.
-    pub(super) fn npy(&self, at: &Place, path: &str, dtype: Dtype, shape: Option<&Shape>) -> Option<Arc<Npy>> {
-        let full = self.loaded.folder.join(path);
-        let npy = match Npy::open(&full) {
-            Ok(npy) => npy,
-            Err(error) => {
-                let mut diagnostic = Diagnostic::error("file", at.clone(), format!("`{path}`: {error}"));
-                if !full.exists() {
-                    diagnostic = diagnostic.help(format!("paths are relative to the spec's folder, `{}`", self.loaded.folder.display()));
-                }
-                self.report(diagnostic);
-                return None;
-            }
-        };
-        if !npy.dtype_matches(dtype) {
-            self.report(
-                Diagnostic::error("file", at.clone(), format!("`{path}` holds {}, the tensor is {dtype}", npy.descr()))
-                    .help("change the tensor's dtype, or convert the file: `np.save(path, a.astype(...))`"),
-            );
-            return None;
-        }
-        if let Some(shape) = shape
-            && npy.shape() != shape
-        {
-            self.report(Diagnostic::error("file", at.clone(), format!("`{path}` has shape {}, the tensor has {shape}", npy.shape())));
-            return None;
-        }
-        Some(Arc::new(npy))
-    }
-}
-
-/// The text between the parentheses of `bits(...)`, and where it is.
-fn raw_bits(value: &Num) -> Option<(std::ops::Range<usize>, &str)> {
-    let Num::Text(text) = value else { return None };
-    let inner = text.trim().strip_prefix("bits(")?.strip_suffix(')')?;
-    let start = text.find("bits(")? + 5;
-    Some((start..start + inner.len(), inner))
 }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::names::{Places, Resolver};
+use super::names::Resolver;
+use super::places::Places;
 use super::steps::{Arg, Bound, Grid, Kernels, Lowered, Region, Tensors};
 use super::{Action, Argument, Contents, Draw, Rounds, Step, Tensor, Var, VarSource, View, repeat_to_32};
 use crate::data::{self, Key, Source};
 use crate::device::Word;
 use crate::diag::{Diagnostic, Place};
-use crate::expr::{self, Expr, Scalar, Subscript};
+use crate::expr::{self, Expr, Scalar};
 use crate::spec::{Int, Num};
 use crate::tensor::{Dtype, Number, Shape};
 
@@ -36,22 +37,25 @@ pub(super) fn unroll(
         loops: Vec::new(),
         interned: HashMap::new(),
         full: false,
+        turns: 0,
         parsed: HashMap::new(),
     };
     unroller.steps(&bound);
 }
 
-struct Unroller<'r, 'a> {
-    resolver: &'r Resolver<'a>,
+pub(super) struct Unroller<'r, 'a> {
+    pub(super) resolver: &'r Resolver<'a>,
     tensors: &'r mut Tensors,
     kernels: &'r Kernels,
     rounds: Option<Rounds>,
-    lowered: &'r mut Lowered,
-    loops: Vec<(String, i128)>,
+    pub(super) lowered: &'r mut Lowered,
+    pub(super) loops: Vec<(String, i128)>,
     /// Variables by what computes them.
     interned: HashMap<String, u16>,
     /// Too many steps or variables: reported, nothing more is added.
     full: bool,
+    /// Turns of all loops so far: a body that adds nothing could turn without end.
+    turns: usize,
     /// Expressions of loop bodies, parsed once.
     parsed: HashMap<Place, Expr>,
 }
@@ -64,35 +68,17 @@ impl Unroller<'_, '_> {
             }
             let (origin, action) = match step {
                 Bound::For { var, at, low, high, body } => {
-                    let scope = Places::constant(self.resolver, &self.loops);
-                    let bounds = self.resolver.eval_int(at, low, &scope).zip(self.resolver.eval_int(at, high, &scope));
-                    let Some((low, high)) = bounds else { continue };
-                    if high < low {
-                        self.resolver.report(Diagnostic::error(
-                            "loop",
-                            at.clone(),
-                            format!("the range {low}:{high} ends before it starts"),
-                        ));
-                        continue;
-                    }
-                    let mut turn = low;
-                    while turn < high && !self.full {
-                        self.loops.push((var.clone(), turn));
-                        self.steps(body);
-                        self.loops.pop();
-                        turn += 1;
-                        // A body that adds nothing is an error of its own; turning 2^60 times would not end.
-                        if turn - low > MOST_STEPS as i128 {
-                            self.too_many(at);
-                        }
-                    }
+                    self.turns(var, at, low, high, body);
                     continue;
                 }
                 Bound::Launch { origin, kernel, grid, args } => (origin, self.launch(*kernel, grid, args)),
                 Bound::Copy { origin, src, dst } => (origin, self.copy(src, dst)),
                 Bound::Fill { origin, dst, at, value } => (origin, self.fill(dst, at, value)),
             };
-            let Some(action) = action else { continue };
+            let Some(action) = action else {
+                self.may_write(step);
+                continue;
+            };
             if self.lowered.steps.len() >= MOST_STEPS {
                 let place = self.lowered.origins[*origin as usize].place.clone();
                 self.too_many(&place);
@@ -100,6 +86,59 @@ impl Unroller<'_, '_> {
             }
             self.overlaps(*origin, &action);
             self.lowered.steps.push(Step { action, origin: *origin, turn: self.loops.iter().map(|(_, v)| *v).collect() });
+        }
+    }
+
+    fn turns(&mut self, var: &str, at: &Place, low: &Expr, high: &Expr, body: &[Bound]) {
+        let scope = Places::constant(self.resolver, &self.loops);
+        let bounds = self.resolver.eval_int(at, low, &scope).zip(self.resolver.eval_int(at, high, &scope));
+        let Some((low, high)) = bounds else { return body.iter().for_each(|step| self.may_write(step)) };
+        if high < low {
+            self.resolver.report(
+                Diagnostic::error("loop", at.clone(), format!("the range {low}:{high} ends before it starts"))
+                    .help("a range a:b has the numbers a up to and without b"),
+            );
+            return body.iter().for_each(|step| self.may_write(step));
+        }
+        if high.saturating_sub(low) > MOST_STEPS as i128 {
+            self.full = true;
+            self.resolver.report(
+                Diagnostic::error(
+                    "too-many-steps",
+                    at.clone(),
+                    format!("the range {low}:{high} has {} turns, a round has at most {MOST_STEPS} steps", high.saturating_sub(low)),
+                )
+                .help("move the loop into the kernel"),
+            );
+            return body.iter().for_each(|step| self.may_write(step));
+        }
+        let mut turn = low;
+        while turn < high && !self.full {
+            self.loops.push((var.to_string(), turn));
+            self.steps(body);
+            self.loops.pop();
+            turn += 1;
+            self.turns += 1;
+            if self.turns > MOST_STEPS && !self.full {
+                self.too_many(at);
+            }
+        }
+    }
+
+    /// Notes what a step that is broken may write.
+    fn may_write(&mut self, step: &Bound) {
+        match step {
+            Bound::Launch { args, .. } => {
+                for arg in args {
+                    if let Arg::Tensor { access, region } = arg
+                        && access.writes()
+                    {
+                        self.lowered.maybe.add(region.tensor);
+                    }
+                }
+            }
+            Bound::Copy { dst, .. } | Bound::Fill { dst, .. } => self.lowered.maybe.add(dst.tensor),
+            Bound::For { body, .. } => body.iter().for_each(|step| self.may_write(step)),
         }
     }
 
@@ -111,12 +150,12 @@ impl Unroller<'_, '_> {
         );
     }
 
-    fn tensor(&self, id: usize) -> Option<&Tensor> {
+    pub(super) fn tensor(&self, id: usize) -> Option<&Tensor> {
         self.tensors.get_index(id).and_then(|(_, t)| t.as_ref())
     }
 
     fn launch(&mut self, kernel: usize, grid: &Grid, args: &[Arg]) -> Option<Action> {
-        let block = self.kernels.get_index(kernel).and_then(|(_, k)| k.as_ref())?.source.block;
+        let block = self.kernels.get_index(kernel).and_then(|(_, k)| k.as_ref())?.block;
         let grid = self.grid(grid, block);
         let mut out = Vec::with_capacity(args.len());
         for arg in args {
@@ -161,7 +200,8 @@ impl Unroller<'_, '_> {
                 let expr = self.resolver.parse(at, text)?;
                 self.parsed.insert(at.clone(), expr);
             }
-            return Scalar::bind(&self.parsed[at], &scope, place).map_err(|e| self.resolver.report_text("expression", at, e)).ok();
+            let expr = &self.parsed[at];
+            return Scalar::bind(expr, &scope, place).map_err(|e| self.resolver.report_expr(at, expr, &scope, e)).ok();
         }
         self.resolver.scalar(at, value, &scope, place)
     }
@@ -258,8 +298,20 @@ impl Unroller<'_, '_> {
         if from.len != to.len {
             let size = a.dtype.size() as u64;
             self.resolver.report(
-                Diagnostic::error("wrong-size", dst.at.clone(), format!("{} elements are copied to {}", from.len / size, to.len / size))
-                    .also(src.at.clone(), format!("{} elements", from.len / size)),
+                Diagnostic::error(
+                    "wrong-size",
+                    dst.at.clone(),
+                    format!(
+                        "{} elements are copied to {} (`{}` has shape {}, `{}` has {})",
+                        from.len / size,
+                        to.len / size,
+                        a.name,
+                        a.shape,
+                        b.name,
+                        b.shape
+                    ),
+                )
+                .also(src.at.clone(), format!("{} elements", from.len / size)),
             );
             return None;
         }
@@ -304,113 +356,6 @@ impl Unroller<'_, '_> {
         let tensor = self.tensors.len();
         self.tensors.insert(name.clone(), Some(Tensor { name, dtype, shape, contents, carry: false }));
         Some(Action::Copy { src: View { tensor, offset: 0, len: dst.len }, dst })
-    }
-
-    /// The byte range of a view, which must be contiguous.
-    fn view(&mut self, region: &Region) -> Option<View> {
-        let tensor = self.tensor(region.tensor)?;
-        let (dims, size) = (tensor.shape.dims(), tensor.dtype.size() as u64);
-        let report = |span: std::ops::Range<usize>, message: String, help: &str| {
-            let diagnostic = Diagnostic::error("bad-view", region.at.inside(span), message);
-            self.resolver.report(if help.is_empty() { diagnostic } else { diagnostic.help(help) });
-        };
-        if region.view.index.len() > dims.len() {
-            let span = region.view.index[dims.len()].span();
-            report(
-                span,
-                format!(
-                    "`{}` has {} dimensions (shape {}), {} are indexed",
-                    tensor.name,
-                    dims.len(),
-                    tensor.shape,
-                    region.view.index.len()
-                ),
-                "",
-            );
-            return None;
-        }
-        let scope = Places::constant(self.resolver, &self.loops);
-        let eval = |expr: &Expr| self.resolver.eval_int(&region.at, expr, &scope);
-        let mut offset = 0u64;
-        let mut extents = Vec::with_capacity(dims.len());
-        for (axis, &dim) in dims.iter().enumerate() {
-            let (start, len) = match region.view.index.get(axis) {
-                None => (0, dim),
-                Some(Subscript::At(expr)) => {
-                    let at = eval(expr)?;
-                    if at < 0 || at >= i128::from(dim) {
-                        report(
-                            expr.span.clone(),
-                            format!("index {at} is out of range: `{}` has {dim} in dimension {axis}", tensor.name),
-                            "indices count from 0",
-                        );
-                        return None;
-                    }
-                    (at as u64, 1)
-                }
-                Some(Subscript::Slice(low, high, span)) => {
-                    let low = low.as_ref().map_or(Some(0), eval)?;
-                    let high = high.as_ref().map_or(Some(i128::from(dim)), eval)?;
-                    if low < 0 || high > i128::from(dim) {
-                        report(
-                            span.clone(),
-                            format!("{low}:{high} is out of range: `{}` has {dim} in dimension {axis}", tensor.name),
-                            "a slice a:b has the indices a up to and without b",
-                        );
-                        return None;
-                    }
-                    if low >= high {
-                        report(span.clone(), format!("{low}:{high} is empty"), "a slice a:b has the indices a up to and without b");
-                        return None;
-                    }
-                    (low as u64, (high - low) as u64)
-                }
-            };
-            offset = offset * dim + start;
-            extents.push(len);
-        }
-        // Contiguous: behind the first dimension that has more than one index, every dimension is whole.
-        let first = extents.iter().position(|&n| n > 1).unwrap_or(dims.len());
-        if let Some(axis) = (first + 1..dims.len()).find(|&axis| extents[axis] != dims[axis]) {
-            let span = region.view.index.get(axis).map_or(0..1, |s| s.span());
-            report(
-                span,
-                format!(
-                    "this part of `{}` is not contiguous: dimension {axis} is cut, and dimension {first} has {} indices",
-                    tensor.name, extents[first]
-                ),
-                "a view is one run of bytes: cut the leading dimension, or index it",
-            );
-            return None;
-        }
-        Some(View { tensor: region.tensor, offset: offset * size, len: extents.iter().product::<u64>() * size })
-    }
-
-    /// One action may not have the same bytes twice where it writes one of them: what it reads then depends on the device.
-    fn overlaps(&self, origin: u32, action: &Action) {
-        let views: Vec<_> = action.views().collect();
-        for (i, (access, view)) in views.iter().enumerate() {
-            for (other_access, other) in &views[..i] {
-                if (access.writes() || other_access.writes()) && view.overlaps(other) {
-                    let name = self.tensor(view.tensor).map_or("", |t| t.name.as_str());
-                    let origin = &self.lowered.origins[origin as usize];
-                    self.resolver.report(
-                        Diagnostic::error(
-                            "overlap",
-                            origin.place.clone(),
-                            format!(
-                                "`{}` has the same bytes of `{name}` as `{}` and as `{}`",
-                                origin.label,
-                                other_access.name(),
-                                access.name()
-                            ),
-                        )
-                        .help("pass tensors or views that do not overlap; what is read and written in place is one `inout` parameter"),
-                    );
-                    return;
-                }
-            }
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Data, Nested, Num};
+use super::{Data, Int, Nested, Num};
 
 /// Named contents for the rounds that use them; rounds cycle through the sets.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
@@ -38,13 +38,13 @@ pub struct Check {
     #[serde(default)]
     pub exact: bool,
     /// Relative tolerance: |got - want| <= atol + rtol * |want|. Alone: atol is 0.
-    pub rtol: Option<f64>,
+    pub rtol: Option<Num>,
     /// Absolute tolerance. Alone: rtol is 0.
-    pub atol: Option<f64>,
+    pub atol: Option<Num>,
     /// Largest distance in units in the last place, after the expectation was rounded to the dtype.
-    pub ulp: Option<u64>,
+    pub ulp: Option<Int>,
     /// So many elements may be out of tolerance. Default: 0.
-    pub max_mismatches: Option<u64>,
+    pub max_mismatches: Option<Int>,
     /// `"equal"`: NaN matches NaN. Default: NaN never passes.
     pub nan: Option<NanPolicy>,
 }

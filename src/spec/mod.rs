@@ -5,11 +5,14 @@
 
 mod check;
 mod data;
+mod explain;
 mod kernel;
 mod limits;
 mod load;
+mod per_backend;
 mod schema;
 mod step;
+mod text;
 mod value;
 
 use indexmap::IndexMap;
@@ -21,9 +24,10 @@ pub use data::{Data, Integers, Normal, Range, Tensor, Uniform};
 pub use kernel::Kernel;
 pub use limits::{ByteSize, Limits, Order, Rounds, Span};
 pub use load::{LoadError, Loaded, load, parse};
+pub use per_backend::PerBackend;
 pub use schema::schema;
 pub use step::Step;
-pub use value::{Args, Backend, Define, Int, Nested, Num, PerBackend};
+pub use value::{Args, Backend, Define, Int, Nested, Num};
 
 /// A runjob spec: kernels, the tensors of each round, the steps, and what the outputs must be.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]

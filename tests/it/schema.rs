@@ -1,1 +1,202 @@
+//! The JSON schema: up to date, true of every good spec, and never stricter than runjob itself.
 
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use runjob::diag::Severity;
+use runjob::spec::schema;
+use serde_json::Value;
+
+use super::bad::{parse, resolve, specs};
+
+const FILE: &str = "schema/runjob.schema.json";
+
+/// Bad specs whose mistake is one of form, by the start of their names: an editor with the schema marks them.
+const OF_FORM: &[&str] = &[
+    "bad_dtypes",
+    "blocks",
+    "checks_are_tables",
+    "counts",
+    "defines",
+    "expressions_of_checks",
+    "grids",
+    "kernel_kinds",
+    "limits.",
+    "loops",
+    "many_mistakes",
+    "misplaced_name",
+    "misplaced_top",
+    "misplaced_xfail",
+    "missing_in_tensor",
+    "missing_params",
+    "name_types",
+    "per_backend",
+    "shapes",
+    "source_suffix",
+    "steps_are_tables",
+    "tabs_and_crlf",
+    "tag_types",
+    "tensors_are_a_table",
+    "tolerances",
+    "two_sources_in_one",
+    "unknown_in_tables",
+    "unknown_source_of_data",
+    "unknown_top",
+    "wrong_types",
+    "wrong_types_in_steps",
+    "xfail_type",
+];
+
+fn validator() -> jsonschema::Validator {
+    jsonschema::draft7::new(&schema()).expect("a schema")
+}
+
+/// A spec as an editor sees it. Numbers that JSON lacks, such as `nan`, are numbers all the same.
+fn json(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::String(s) => s.as_str().into(),
+        toml::Value::Integer(i) => (*i).into(),
+        toml::Value::Float(f) if f.is_finite() => (*f).into(),
+        toml::Value::Float(_) => 0.5.into(),
+        toml::Value::Boolean(b) => (*b).into(),
+        toml::Value::Datetime(d) => d.to_string().into(),
+        toml::Value::Array(items) => items.iter().map(json).collect(),
+        toml::Value::Table(table) => table.iter().map(|(k, v)| (k.clone(), json(v))).collect(),
+    }
+}
+
+fn read(text: &str) -> Option<Value> {
+    toml::from_str::<toml::Value>(text).ok().map(|value| json(&value))
+}
+
+fn good() -> Vec<(String, String)> {
+    ["specs", "tests/specs/good"]
+        .iter()
+        .flat_map(|folder| specs(folder).into_iter().map(|path| (folder.to_string(), std::fs::read_to_string(path).expect("a spec"))))
+        .collect()
+}
+
+/// `RUNJOB_BLESS=1` writes it anew.
+#[test]
+fn the_file_is_up_to_date() {
+    let text = serde_json::to_string_pretty(&schema()).expect("JSON") + "\n";
+    if std::env::var_os("RUNJOB_BLESS").is_some() {
+        std::fs::create_dir_all("schema").expect("a folder");
+        std::fs::write(FILE, &text).expect("a file that can be written");
+    }
+    assert!(std::fs::read_to_string(FILE).is_ok_and(|kept| kept == text), "{FILE} is stale: run with RUNJOB_BLESS=1");
+}
+
+#[test]
+fn every_good_spec_validates() {
+    let validator = validator();
+    for (folder, text) in good() {
+        let value = read(&text).expect("TOML");
+        let errors: Vec<_> = validator.iter_errors(&value).map(|e| format!("{} at {}", e, e.instance_path())).collect();
+        assert!(errors.is_empty(), "{folder}: {}\n{errors:#?}", value["name"]);
+    }
+}
+
+#[test]
+fn specs_of_bad_form_are_refused() {
+    let validator = validator();
+    let mut accepted = Vec::new();
+    for path in specs("tests/specs/bad") {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).expect("a spec");
+        let Some(value) = read(&text) else { continue };
+        if OF_FORM.iter().any(|start| name.starts_with(start)) && validator.is_valid(&value) {
+            accepted.push(name);
+        }
+    }
+    assert!(accepted.is_empty(), "{accepted:?}");
+}
+
+/// Every place of a value, as the keys and indices that lead there.
+fn places(value: &toml::Value, path: &mut Vec<String>, out: &mut Vec<Vec<String>>) {
+    let mut visit = |key: String, value| {
+        path.push(key);
+        out.push(path.clone());
+        places(value, path, out);
+        path.pop();
+    };
+    match value {
+        toml::Value::Table(table) => table.iter().for_each(|(key, value)| visit(key.clone(), value)),
+        toml::Value::Array(items) => items.iter().enumerate().for_each(|(at, value)| visit(at.to_string(), value)),
+        _ => {}
+    }
+}
+
+fn parent<'v>(value: &'v mut toml::Value, path: &[String]) -> Option<&'v mut toml::Value> {
+    path.iter().try_fold(value, |value, key| match value {
+        toml::Value::Table(table) => table.get_mut(key),
+        toml::Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// Renames a key, drops an entry, or gives it a value of another type.
+fn mutate(value: &mut toml::Value, path: &[String], kind: u8, token: usize) -> Option<()> {
+    let others: [toml::Value; 8] = [
+        toml::Value::Integer(3),
+        toml::Value::Float(0.5),
+        toml::Value::Boolean(true),
+        toml::Value::String("word".into()),
+        toml::Value::Array(vec![]),
+        toml::Value::Array(vec![toml::Value::Array(vec![])]),
+        toml::Value::Table(toml::Table::new()),
+        toml::Value::Integer(-1),
+    ];
+    let (last, above) = path.split_last()?;
+    match parent(value, above)? {
+        toml::Value::Table(table) => match kind % 3 {
+            0 => {
+                let old = table.remove(last)?;
+                table.insert(format!("{last}s"), old);
+            }
+            1 => drop(table.remove(last)?),
+            _ => drop(table.insert(last.clone(), others[token % others.len()].clone())),
+        },
+        toml::Value::Array(items) => {
+            let at = last.parse::<usize>().ok()?;
+            match kind % 3 {
+                1 => drop(items.remove(at)),
+                _ => items[at] = others[token % others.len()].clone(),
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+#[test]
+fn what_the_schema_refuses_runjob_refuses() {
+    let cases = std::env::var("RUNJOB_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+    let validator = validator();
+    let specs: Vec<(String, toml::Value, Vec<Vec<String>>)> = good()
+        .into_iter()
+        .map(|(folder, text)| {
+            let value: toml::Value = toml::from_str(&text).expect("TOML");
+            let mut all = Vec::new();
+            places(&value, &mut Vec::new(), &mut all);
+            (folder, value, all)
+        })
+        .collect();
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let input = (0..specs.len(), any::<usize>(), any::<u8>(), any::<usize>());
+    let result = runner.run(&input, |(which, place, kind, token)| {
+        let (folder, value, places) = &specs[which];
+        let mut value = value.clone();
+        mutate(&mut value, &places[place % places.len()], kind, token);
+        if validator.is_valid(&json(&value)) {
+            return Ok(());
+        }
+        let text = toml::to_string(&value).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        let refused = resolve(&parse(&text, folder)).iter().any(|d| d.severity == Severity::Error);
+        let why: Vec<_> = validator.iter_errors(&json(&value)).map(|e| format!("{} at {}", e, e.instance_path())).collect();
+        prop_assert!(refused, "the schema refuses it, runjob does not: {why:?}\n{text}");
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
