@@ -37,6 +37,8 @@ pub(super) struct Line {
 
 struct Ring {
     entries: Vec<Entry>,
+    /// Emptied entries whose lists keep their memory: in the steady state none grows.
+    spare: Vec<Entry>,
     stop: bool,
 }
 
@@ -51,7 +53,11 @@ struct Entry {
 impl Background {
     pub fn start(number: u32, context: Arc<Context>) -> Result<Background> {
         let line = Arc::new(Line {
-            ring: Mutex::new(Ring { entries: (0..IN_FLIGHT).map(|_| Entry::default()).collect(), stop: false }),
+            ring: Mutex::new(Ring {
+                entries: (0..IN_FLIGHT).map(|_| Entry::default()).collect(),
+                spare: Vec::with_capacity(IN_FLIGHT as usize),
+                stop: false,
+            }),
             changed: Condvar::new(),
             submitted: AtomicU64::new(0),
             done: AtomicU64::new(0),
@@ -85,11 +91,12 @@ impl Background {
         while number - line.done.load(Ordering::Relaxed) > IN_FLIGHT {
             ring = line.changed.wait(ring).unwrap_or_else(PoisonError::into_inner);
         }
-        let entry = &mut ring.entries[(number % IN_FLIGHT) as usize];
+        let mut entry = ring.spare.pop().unwrap_or_default();
         entry.call = call;
         entry.program = Some(Arc::clone(program));
         entry.vars.extend_from_slice(vars);
         entry.after.extend(after);
+        ring.entries[(number % IN_FLIGHT) as usize] = entry;
         line.submitted.store(number, Ordering::Release);
         drop(ring);
         line.changed.notify_all();
@@ -173,7 +180,7 @@ impl Line {
             entry.vars.clear();
             entry.after.clear();
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-            ring.entries[slot] = entry;
+            ring.spare.push(entry);
             self.done.store(number, Ordering::Release);
             drop(ring);
             self.changed.notify_all();
