@@ -17,6 +17,9 @@ const TIMES: u64 = 256;
 /// How long a wait spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(20);
 
+/// A program that a queue's thread runs.
+pub(super) type Queued = Mutex<Option<Program>>;
+
 /// A queue with its thread, which ends when this is dropped, after all that was submitted.
 pub(super) struct Background {
     line: Arc<Line>,
@@ -45,7 +48,7 @@ struct Ring {
 #[derive(Default)]
 struct Entry {
     call: &'static str,
-    program: Option<Arc<Mutex<Program>>>,
+    program: Option<Arc<Queued>>,
     vars: Vec<u64>,
     after: Vec<(Arc<Line>, u64)>,
 }
@@ -78,13 +81,7 @@ impl Background {
     }
 
     /// Puts a run at the end of the queue and gives its number.
-    pub fn push(
-        &self,
-        call: &'static str,
-        program: &Arc<Mutex<Program>>,
-        vars: &[u64],
-        after: impl Iterator<Item = (Arc<Line>, u64)>,
-    ) -> u64 {
+    pub fn push(&self, call: &'static str, program: &Arc<Queued>, vars: &[u64], after: impl Iterator<Item = (Arc<Line>, u64)>) -> u64 {
         let line = &*self.line;
         let mut ring = line.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let number = line.submitted.load(Ordering::Relaxed) + 1;
@@ -189,8 +186,11 @@ impl Line {
 
     fn run(&self, number: u64, entry: &Entry, context: &Context) -> Result<()> {
         entry.after.iter().try_for_each(|(line, point)| line.wait(*point))?;
-        let Some(program) = &entry.program else { return Ok(()) };
-        let mut program = program.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut program = match &entry.program {
+            Some(program) => program.lock().unwrap_or_else(PoisonError::into_inner),
+            None => return Ok(()),
+        };
+        let Some(program) = program.as_mut() else { return Ok(()) };
         let start = Instant::now();
         let result = program.run(entry.call, &entry.vars, context);
         let time = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
