@@ -124,8 +124,11 @@ impl Slot {
 
     /// Gives the host bytes back to the device.
     fn release(&mut self, device: &mut dyn Device) -> Result<(), DeviceError> {
-        let lent = self.mapped.iter_mut().filter_map(Option::take);
-        lent.fold(Ok(()), |result, bytes| result.and(device.unmap(bytes)))
+        let mut result = Ok(());
+        for bytes in self.mapped.iter_mut().filter_map(Option::take) {
+            result = result.and(device.unmap(bytes));
+        }
+        result
     }
 
     /// Hands the slot's memories to the device and submits the round, to run after `after`.
@@ -212,6 +215,10 @@ impl Ring {
 
     /// Gives all host bytes back to the device: what is still lent cannot be freed.
     pub fn release(&mut self, device: &mut dyn Device) -> Result<(), DeviceError> {
-        self.slots.iter_mut().fold(Ok(()), |result, slot| result.and(slot.release(device)))
+        let mut result = Ok(());
+        for slot in &mut self.slots {
+            result = result.and(slot.release(device));
+        }
+        result
     }
 }

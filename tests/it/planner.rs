@@ -1,6 +1,7 @@
 //! Plans of random jobs keep what a plan promises, whatever the device, the slots and the trust.
 
 pub mod jobs;
+mod snapshots;
 
 use std::collections::HashMap;
 

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Caps, Code, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
@@ -29,7 +29,7 @@ use kernel::Loaded;
 use memory::{Budget, Region};
 use pool::Pool;
 use program::{Context, Program};
-use queue::Background;
+use queue::{Background, Queued};
 use tables::{Memory, Resolver};
 
 /// A kernel compiled into this program: called once per block.
@@ -97,10 +97,48 @@ struct Home {
     discrete: bool,
 }
 
+/// A recorded list, ready to be replayed without allocation by whichever queue is first.
 struct Recorded {
-    inline: Program,
+    /// For queue 0, unless another queue took it.
+    inline: Option<Program>,
     /// Programs of their own for the queues that replay the graph in the background.
-    queued: Vec<(Queue, Arc<Mutex<Program>>)>,
+    queued: Vec<(Queue, Arc<Queued>)>,
+    /// Where the first of these queues puts the recorded program.
+    place: Option<Arc<Queued>>,
+}
+
+impl Recorded {
+    fn new(program: Program) -> Recorded {
+        Recorded { inline: Some(program), queued: Vec::with_capacity(1), place: Some(Arc::default()) }
+    }
+
+    /// Another program of the same list.
+    fn another(&self, resolver: &Resolver<'_>) -> Result<Program> {
+        let of_queue = || self.queued.first().map(|(_, program)| program.lock().unwrap_or_else(PoisonError::into_inner));
+        match (&self.inline, of_queue().as_deref()) {
+            (Some(program), _) | (None, Some(Some(program))) => program.another(resolver),
+            _ => Err(failed("replay", "the graph has no program")),
+        }
+    }
+
+    /// The program of a background queue.
+    fn of_queue(&mut self, queue: Queue, another: impl FnOnce(&Recorded) -> Result<Program>) -> Result<Arc<Queued>> {
+        if let Some((_, program)) = self.queued.iter().find(|(of, _)| *of == queue) {
+            return Ok(Arc::clone(program));
+        }
+        let program = match (self.place.take(), self.inline.take()) {
+            (Some(place), Some(program)) => {
+                *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(program);
+                place
+            }
+            (_, inline) => {
+                self.inline = inline;
+                Arc::new(Mutex::new(Some(another(self)?)))
+            }
+        };
+        self.queued.push((queue, Arc::clone(&program)));
+        Ok(program)
+    }
 }
 
 /// The driver of a machine that cannot compile kernels.
@@ -202,7 +240,7 @@ impl CpuDevice {
     }
 
     /// Puts a run at the end of a background queue.
-    fn push(&self, call: &'static str, queue: Queue, after: &[Point], program: &Arc<Mutex<Program>>, vars: &[u64]) -> Result<Point> {
+    fn push(&self, call: &'static str, queue: Queue, after: &[Point], program: &Arc<Queued>, vars: &[u64]) -> Result<Point> {
         let Some(background) = self.background(queue.0) else { return Err(failed(call, "the queue has no thread")) };
         for &point in after {
             self.locate(call, point)?;
@@ -288,9 +326,9 @@ impl Device for CpuDevice {
     }
 
     fn record(&mut self, nodes: &[Node]) -> Result<Graph> {
-        let inline = Program::new("record", nodes, &self.resolver(), self.home.context.pool.threads())?;
+        let program = Program::new("record", nodes, &self.resolver(), self.home.context.pool.threads())?;
         let id = u32::try_from(self.graphs.len()).map_err(|_| failed("record", "too many graphs"))?;
-        self.graphs.push(Recorded { inline, queued: Vec::new() });
+        self.graphs.push(Recorded::new(program));
         Ok(Graph(id))
     }
 
@@ -301,20 +339,28 @@ impl Device for CpuDevice {
                 self.wait(point)?;
             }
             let Some(recorded) = self.graphs.get_mut(graph.0 as usize) else { return Err(no_graph(graph)) };
-            recorded.inline.run("replay", vars, &self.home.context)?;
+            let program = match &mut recorded.inline {
+                Some(program) => program,
+                None => {
+                    let resolver = Resolver {
+                        memories: &self.memories,
+                        kernels: &self.kernels,
+                        inherited: self.inherited.1,
+                        budget: &self.home.budget,
+                    };
+                    let program = recorded.another(&resolver)?;
+                    recorded.inline.insert(program)
+                }
+            };
+            program.run("replay", vars, &self.home.context)?;
             self.inline_points += 1;
             return Ok(Point(self.inline_points));
         }
         self.start_queue(queue)?;
-        let Some(recorded) = self.graphs.get(graph.0 as usize) else { return Err(no_graph(graph)) };
-        let program = match recorded.queued.iter().find(|(of, _)| *of == queue) {
-            Some((_, program)) => Arc::clone(program),
-            None => {
-                let program = Arc::new(Mutex::new(recorded.inline.another(&self.resolver())?));
-                self.graphs[graph.0 as usize].queued.push((queue, Arc::clone(&program)));
-                program
-            }
-        };
+        let Some(recorded) = self.graphs.get_mut(graph.0 as usize) else { return Err(no_graph(graph)) };
+        let resolver =
+            Resolver { memories: &self.memories, kernels: &self.kernels, inherited: self.inherited.1, budget: &self.home.budget };
+        let program = recorded.of_queue(queue, |recorded| recorded.another(&resolver))?;
         self.push("replay", queue, after, &program, vars)
     }
 
@@ -329,7 +375,7 @@ impl Device for CpuDevice {
             return Ok(Point(self.inline_points));
         }
         self.start_queue(queue)?;
-        self.push("submit", queue, after, &Arc::new(Mutex::new(program)), &[])
+        self.push("submit", queue, after, &Arc::new(Mutex::new(Some(program))), &[])
     }
 
     fn poll(&mut self, point: Point) -> Result<bool> {
@@ -356,13 +402,13 @@ impl Device for CpuDevice {
     }
 
     fn fork(&self) -> Result<Box<dyn Device>> {
-        let graphs = self.graphs.iter().map(|recorded| recorded.inline.another(&self.resolver())).collect::<Result<Vec<_>>>()?;
+        let graphs = self.graphs.iter().map(|recorded| recorded.another(&self.resolver())).collect::<Result<Vec<_>>>()?;
         let memories: Vec<Memory> =
             self.memories.iter().map(|memory| Memory { place: memory.place, region: Arc::clone(&memory.region), lent: false }).collect();
         Ok(Box::new(CpuDevice {
             queues: Vec::new(),
             inherited: (graphs.len(), memories.len()),
-            graphs: graphs.into_iter().map(|inline| Recorded { inline, queued: Vec::new() }).collect(),
+            graphs: graphs.into_iter().map(Recorded::new).collect(),
             memories,
             kernels: self.kernels.clone(),
             inline_points: 0,

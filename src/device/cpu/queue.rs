@@ -17,6 +17,9 @@ const TIMES: u64 = 256;
 /// How long a wait spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(20);
 
+/// A program that a queue's thread runs.
+pub(super) type Queued = Mutex<Option<Program>>;
+
 /// A queue with its thread, which ends when this is dropped, after all that was submitted.
 pub(super) struct Background {
     line: Arc<Line>,
@@ -37,13 +40,15 @@ pub(super) struct Line {
 
 struct Ring {
     entries: Vec<Entry>,
+    /// Emptied entries whose lists keep their memory: in the steady state none grows.
+    spare: Vec<Entry>,
     stop: bool,
 }
 
 #[derive(Default)]
 struct Entry {
     call: &'static str,
-    program: Option<Arc<Mutex<Program>>>,
+    program: Option<Arc<Queued>>,
     vars: Vec<u64>,
     after: Vec<(Arc<Line>, u64)>,
 }
@@ -51,7 +56,11 @@ struct Entry {
 impl Background {
     pub fn start(number: u32, context: Arc<Context>) -> Result<Background> {
         let line = Arc::new(Line {
-            ring: Mutex::new(Ring { entries: (0..IN_FLIGHT).map(|_| Entry::default()).collect(), stop: false }),
+            ring: Mutex::new(Ring {
+                entries: (0..IN_FLIGHT).map(|_| Entry::default()).collect(),
+                spare: Vec::with_capacity(IN_FLIGHT as usize),
+                stop: false,
+            }),
             changed: Condvar::new(),
             submitted: AtomicU64::new(0),
             done: AtomicU64::new(0),
@@ -72,24 +81,19 @@ impl Background {
     }
 
     /// Puts a run at the end of the queue and gives its number.
-    pub fn push(
-        &self,
-        call: &'static str,
-        program: &Arc<Mutex<Program>>,
-        vars: &[u64],
-        after: impl Iterator<Item = (Arc<Line>, u64)>,
-    ) -> u64 {
+    pub fn push(&self, call: &'static str, program: &Arc<Queued>, vars: &[u64], after: impl Iterator<Item = (Arc<Line>, u64)>) -> u64 {
         let line = &*self.line;
         let mut ring = line.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let number = line.submitted.load(Ordering::Relaxed) + 1;
         while number - line.done.load(Ordering::Relaxed) > IN_FLIGHT {
             ring = line.changed.wait(ring).unwrap_or_else(PoisonError::into_inner);
         }
-        let entry = &mut ring.entries[(number % IN_FLIGHT) as usize];
+        let mut entry = ring.spare.pop().unwrap_or_default();
         entry.call = call;
         entry.program = Some(Arc::clone(program));
         entry.vars.extend_from_slice(vars);
         entry.after.extend(after);
+        ring.entries[(number % IN_FLIGHT) as usize] = entry;
         line.submitted.store(number, Ordering::Release);
         drop(ring);
         line.changed.notify_all();
@@ -173,7 +177,7 @@ impl Line {
             entry.vars.clear();
             entry.after.clear();
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-            ring.entries[slot] = entry;
+            ring.spare.push(entry);
             self.done.store(number, Ordering::Release);
             drop(ring);
             self.changed.notify_all();
@@ -182,8 +186,11 @@ impl Line {
 
     fn run(&self, number: u64, entry: &Entry, context: &Context) -> Result<()> {
         entry.after.iter().try_for_each(|(line, point)| line.wait(*point))?;
-        let Some(program) = &entry.program else { return Ok(()) };
-        let mut program = program.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut program = match &entry.program {
+            Some(program) => program.lock().unwrap_or_else(PoisonError::into_inner),
+            None => return Ok(()),
+        };
+        let Some(program) = program.as_mut() else { return Ok(()) };
         let start = Instant::now();
         let result = program.run(entry.call, &entry.vars, context);
         let time = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -1,0 +1,146 @@
+//! After the set-up no round allocates on the heap.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[path = "it/planner/jobs.rs"]
+#[allow(dead_code)]
+mod jobs;
+
+use runjob::data::Source;
+use runjob::device::cpu::{self, BlockAt, CpuOptions};
+use runjob::device::{Device, Trace, TraceOptions, Word};
+use runjob::exec::{self, Progress};
+use runjob::job::{Action, Argument, Contents, Job, Var, VarSource, View};
+use runjob::plan::{self, Host, Options, Trust};
+use runjob::tensor::{Access, Dtype, Param};
+use runjob::verdict::{Event, Verdict};
+
+/// Counts what it passes on to the system.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: promised by the caller.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: promised by the caller.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: promised by the caller.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static GLOBAL: Counting = Counting;
+
+/// Launches so far, and the allocations at the first and the last that count.
+static LAUNCHES: AtomicU64 = AtomicU64::new(0);
+static AT_FIRST: AtomicU64 = AtomicU64::new(0);
+static AT_LAST: AtomicU64 = AtomicU64::new(0);
+
+/// The first launch that counts: every slot has had rounds.
+const FIRST: u64 = 20;
+
+/// y = y + a * x; s = s + x
+unsafe fn both(args: *const *mut u8, at: &BlockAt) {
+    if at.block[0] == 0 {
+        let launch = LAUNCHES.fetch_add(1, Ordering::Relaxed);
+        if launch == FIRST {
+            // Threads that were just made allocate when the machine lets them start.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let when = if launch == FIRST { &AT_FIRST } else { &AT_LAST };
+        when.store(ALLOCATIONS.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    // SAFETY: the arguments are those of `job`.
+    unsafe {
+        let [x, y, s, a] = std::array::from_fn(|i| (*args.add(i)).cast::<f32>());
+        let n = (*args.add(4)).cast::<u32>().read() as usize;
+        let (from, step) = (at.block[0] as usize * 1024, 1024);
+        for i in from..(from + step).min(n) {
+            y.add(i).write(y.add(i).read() + a.read() * x.add(i).read());
+            s.add(i).write(s.add(i).read() + x.add(i).read());
+        }
+    }
+}
+
+/// One of every class that crosses: streamed, restored, carried, output, by value; sets and a variable.
+fn job(n: u64, rounds: u64) -> Job {
+    let uniform = Source::Uniform { low: -1.0, high: 1.0 };
+    let mut tensors = vec![
+        jobs::tensor("x", Dtype::F32, n, jobs::drawn(uniform.clone())),
+        jobs::tensor("y", Dtype::F32, n, Contents::Sets(vec![uniform.clone(); 3])),
+        jobs::tensor("s", Dtype::F32, n, Contents::Fixed(Source::Fill(0))),
+        jobs::tensor("a", Dtype::F32, 1, jobs::drawn(uniform)),
+        jobs::tensor("copy", Dtype::F32, n, Contents::None),
+    ];
+    tensors[2].carry = true;
+    let view = |tensor| View { tensor, offset: 0, len: n * 4 };
+    let tensor = |access, id| Argument::Tensor { access, view: view(id) };
+    let args = vec![
+        tensor(Access::In, 0),
+        tensor(Access::Inout, 1),
+        tensor(Access::Inout, 2),
+        Argument::Scalar(Word::Var(0)),
+        Argument::Scalar(Word::Const(n)),
+    ];
+    let grid = [Word::Const(n.div_ceil(1024)), Word::Const(1), Word::Const(1)];
+    let steps = vec![Action::Launch { kernel: 0, grid, args }, Action::Copy { src: view(2), dst: view(4) }];
+    let params = ["in f32 x", "inout f32 y", "inout f32 s", "f32 a", "u32 n"].iter().map(|p| Param::parse(p).unwrap()).collect();
+    let claims = [(1, "y + a * x"), (2, "s + x"), (4, "s + x + 0 * max(x)")];
+    let mut checks: Vec<_> = claims.iter().map(|(t, text)| jobs::check(*t, vec![jobs::want(&tensors, *t, text)])).collect();
+    checks[0].tolerance = runjob::check::Tolerance { atol: Some(1e-5), ..Default::default() };
+    let mut job = jobs::job(tensors, vec![jobs::kernel("both", both, params, [1; 3])], steps, checks, rounds, 3);
+    job.vars.push(Var { text: "a".into(), source: VarSource::Tensor(3) });
+    job.rounds.warmup = 2;
+    job
+}
+
+/// Allocations between round 20 of a run and its last.
+fn allocations(job: &Job, discrete: bool, options: &Options) -> u64 {
+    let device = cpu::open(CpuOptions { threads: Some(2), discrete, compilers: Some(Vec::new()), ..CpuOptions::default() }).unwrap();
+    let plan = plan::build(job, device.caps(), options).unwrap();
+    let mut device = Trace::new(Box::new(device), TraceOptions::default());
+    let mut verdict = None;
+    LAUNCHES.store(0, Ordering::Relaxed);
+    exec::run(job, &plan, &mut device, 2, &Progress::new(), &mut |event| {
+        if let Event::Done(report) = event {
+            verdict = Some((report.verdict, report.failures));
+        }
+    });
+    let (verdict, failures) = verdict.unwrap();
+    assert_eq!(verdict, Verdict::Pass, "{failures:?}");
+    assert_eq!(LAUNCHES.load(Ordering::Relaxed), job.rounds.count + job.rounds.warmup);
+    AT_LAST.load(Ordering::Relaxed) - AT_FIRST.load(Ordering::Relaxed)
+}
+
+/// One test, so that nothing else allocates meanwhile.
+#[test]
+fn no_round_allocates() {
+    // The test's own process has started everything after a run.
+    allocations(&job(1000, 500), false, &Options::default());
+    let mut wrong = Vec::new();
+    for (n, rounds) in [(1000, 1000), (150_000, 60)] {
+        for discrete in [false, true] {
+            for trust in [Trust::Standard, Trust::Fast] {
+                for (slots, host) in [(1, Host::Inline), (3, Host::Inline), (1, Host::Pool), (3, Host::Pool)] {
+                    let options = Options { trust, fresh: false, slots: Some(slots), host: Some(host) };
+                    let allocations = allocations(&job(n, rounds), discrete, &options);
+                    if allocations > 0 {
+                        wrong.push(format!("{n} elements, discrete {discrete}, {options:?}: {allocations} in {rounds} rounds"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
