@@ -14,14 +14,14 @@ const ARROWS: [(&str, &[&str]); 14] = [
     // Expectations come as `expr::Block`.
     ("check", &["tensor", "expr"]),
     ("device", &["tensor"]),
-    ("spec", &["tensor", "diag"]),
+    ("spec", &["tensor", "diag", "expr"]),
     ("job", &["tensor", "diag", "data", "expr", "check", "device", "spec"]),
     ("plan", &["tensor", "data", "device", "spec", "job"]),
     // What happened, in the words of those who found it: `Mismatch`, `Counts`, `Cost` and `Trust`.
     ("verdict", &["check", "device", "plan"]),
     ("exec", &["tensor", "diag", "data", "expr", "check", "device", "spec", "job", "plan", "verdict"]),
     ("worker", &["diag", "device", "spec", "job", "plan", "verdict", "exec"]),
-    ("cli", &["diag", "device", "spec", "job", "plan", "verdict", "exec", "worker"]),
+    ("cli", &["tensor", "diag", "device", "spec", "job", "plan", "verdict", "exec", "worker"]),
     ("main", &[]),
 ];
 
