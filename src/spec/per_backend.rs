@@ -71,6 +71,9 @@ pub(super) fn read_table<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
             None => return Err(A::Error::unknown_field(&key, known)),
         }
     }
+    if default.is_none() && of.iter().all(Option::is_none) {
+        return Err(A::Error::custom(format!("{EMPTY_TABLE}: write a value, or one per backend")));
+    }
     Ok(PerBackend::Each { of, default })
 }
 
