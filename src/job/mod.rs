@@ -135,7 +135,8 @@ impl View {
 impl Action {
     /// The views that the action reads and writes.
     pub fn views(&self) -> impl Iterator<Item = (Access, View)> + '_ {
-        let (args, pair): (&[Argument], [Option<(Access, View)>; 2]) = match self {
+        type Pair = [Option<(Access, View)>; 2];
+        let (args, pair): (&[Argument], Pair) = match self {
             Action::Launch { args, .. } => (args, [None, None]),
             Action::Copy { src, dst } => (&[], [Some((Access::In, *src)), Some((Access::Out, *dst))]),
             Action::Fill { dst, .. } => (&[], [Some((Access::Out, *dst)), None]),

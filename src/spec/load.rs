@@ -269,5 +269,5 @@ fn find_mut<'t, 'i>(root: &'t mut DeTable<'i>, path: &[Key]) -> Option<&'t mut D
 }
 
 fn element_mut<'t, 'i>(items: &'t mut DeArray<'i>, index: usize) -> Option<&'t mut DeValue<'i>> {
-    items.iter_mut().nth(index).map(|item| item.get_mut())
+    items.get_mut(index).map(|item| item.get_mut())
 }

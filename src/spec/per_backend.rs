@@ -31,14 +31,19 @@ impl<T> PerBackend<T> {
 
     /// Every value with its key.
     pub fn iter(&self) -> impl Iterator<Item = (Option<&'static str>, &T)> {
-        let (all, each): (Option<&T>, Option<(&[Option<T>; 4], &Option<T>)>) = match self {
-            PerBackend::All(value) => (Some(value), None),
-            PerBackend::Each { of, default } => (None, Some((of, default))),
+        let all = match self {
+            PerBackend::All(value) => Some((None, value)),
+            PerBackend::Each { .. } => None,
         };
-        all.into_iter().map(|v| (None, v)).chain(each.into_iter().flat_map(|(of, default)| {
-            let named = Backend::ALL.into_iter().zip(of).filter_map(|(b, v)| v.as_ref().map(|v| (Some(b.name()), v)));
-            named.chain(default.iter().map(|v| (Some("default"), v)))
-        }))
+        let named = Backend::ALL.into_iter().filter_map(move |b| match self {
+            PerBackend::Each { of, .. } => of[b as usize].as_ref().map(|v| (Some(b.name()), v)),
+            PerBackend::All(_) => None,
+        });
+        let default = match self {
+            PerBackend::Each { default, .. } => default.as_ref().map(|v| (Some("default"), v)),
+            PerBackend::All(_) => None,
+        };
+        all.into_iter().chain(named).chain(default)
     }
 }
 
@@ -70,6 +75,9 @@ pub(super) fn read_table<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
             None if key == "default" => default = Some(map.next_value()?),
             None => return Err(A::Error::unknown_field(&key, known)),
         }
+    }
+    if default.is_none() && of.iter().all(Option::is_none) {
+        return Err(A::Error::custom(format!("{EMPTY_TABLE}: write a value, or one per backend")));
     }
     Ok(PerBackend::Each { of, default })
 }
