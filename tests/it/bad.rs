@@ -297,16 +297,10 @@ fn no_text_makes_it_panic() {
     }
 }
 
-/// Good specs that need what the language has and runjob does not yet: gathers, other layouts of `.npy` files.
-const NOT_YET: &[&str] = &["dtypes_kernel", "expr_casts", "expr_elements", "local", "npy_layouts"];
-
 #[test]
 fn specs_that_run_have_no_errors() {
     let mut wrong = String::new();
     for path in ["specs", "tests/specs/good", "tests/specs/fooled"].iter().flat_map(|folder| specs(folder)) {
-        if path.file_stem().is_some_and(|stem| NOT_YET.iter().any(|name| stem == *name)) {
-            continue;
-        }
         let loaded = spec::load(&path).expect("a spec that can be read");
         for diagnostic in resolve(&loaded).iter().filter(|d| d.severity == Severity::Error) {
             let _ = writeln!(wrong, "{}", diag::render(&loaded.source, diagnostic, Style::Plain));
