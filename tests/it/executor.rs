@@ -50,7 +50,7 @@ fn verdicts(outcome: &Outcome) -> impl PartialEq + std::fmt::Debug + use<> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn results_equal_those_of_a_naive_interpreter(numbers in crate::planner::tape()) {

@@ -205,7 +205,10 @@ fn walk(job: &Job, plan: &Plan, set: u32, mode: usize) {
         bytes.put(at(fill.to, fill.bytes), Holds::Tensor(fill.tensor));
     }
     let class = |id: usize| plan.tensors[id].class;
-    let own = |h: Holds, id: usize| h == Holds::Tensor(id) || matches!(h, Holds::Pristine(t, s) if t == id && (s == set || s == 0));
+    let own = |h: Holds, id: usize| {
+        h == Holds::Tensor(id)
+            || matches!(h, Holds::Pristine(t, s) if t == id && s == if plan.tensors[id].pristine.len() > 1 { set } else { 0 })
+    };
     let tensors = 0..plan.tensors.len();
     let restores = tensors.clone().filter(|&id| matches!(class(id), Class::Restored | Class::Cleared)).count();
     let copied = plan.fills.iter().filter(|f| !f.bound).count();
@@ -410,11 +413,11 @@ fn holds(job: &Job, caps: &Caps, options: &Options) {
 
 /// Numbers for a job.
 pub fn tape() -> impl Strategy<Value = Vec<u16>> {
-    prop::collection::vec(any::<u16>(), 0..220)
+    prop::collection::vec(any::<u16>(), 80..400)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn plans_of_random_jobs_hold(numbers in tape(), aligned: bool, small: bool) {

@@ -244,12 +244,22 @@ struct Maker<'a> {
     /// A tensor of one element that is passed by value.
     value: usize,
     sets: usize,
+    profile: Profile,
+}
+
+/// What a job has most of: lives that end where others start, and contents that differ by set, are rare in a mixture.
+#[derive(Clone, Copy, PartialEq)]
+enum Profile {
+    Mixed,
+    Scratch,
+    Sets,
 }
 
 /// A job for a tape. Its rounds cycle through its sets at most once where anything depends on the round.
 pub fn random(numbers: &[u16], style: Style) -> Job {
     let mut tape = Tape { numbers, at: 0 };
     let sets = tape.one(&[2, 1, 3, 5, 7, 18]);
+    let profile = tape.one(&[Profile::Mixed, Profile::Scratch, Profile::Sets]);
     let order = tape.one(&[Order::Cycle, Order::Shuffle]);
     let warmup = tape.one(&[0, 0, 1, 2]);
     let mut maker = Maker {
@@ -262,6 +272,7 @@ pub fn random(numbers: &[u16], style: Style) -> Job {
         vars: Vec::new(),
         value: 0,
         sets,
+        profile,
     };
     maker.tensors();
     for _ in 0..1 + maker.tape.pick(12) {
@@ -289,6 +300,11 @@ impl Maker<'_> {
         }
     }
 
+    /// All of one dtype find each other.
+    fn dtype(&mut self) -> Dtype {
+        if self.profile == Profile::Mixed { self.tape.one(&DTYPES) } else { Dtype::U32 }
+    }
+
     fn drawn(&mut self, dtype: Dtype) -> Contents {
         let source = match dtype {
             Dtype::F32 => Source::Uniform { low: -1.0, high: 1.0 },
@@ -306,9 +322,13 @@ impl Maker<'_> {
     fn tensors(&mut self) {
         let count = 3 + self.tape.pick(7);
         for index in 0..count {
-            let dtype = self.tape.one(&DTYPES);
+            let dtype = self.dtype();
             let elements = self.tape.one(&[40, 1, 3, 16, 17, 64, 100, 200]);
-            let kind = self.tape.pick(6);
+            let kind = match self.profile {
+                Profile::Mixed => self.tape.pick(6),
+                Profile::Scratch => self.tape.one(&[0, 0, 0, 0, 2, 4]),
+                Profile::Sets => self.tape.one(&[5, 5, 5, 0, 2, 4]),
+            };
             let contents = match kind {
                 0 | 1 => Contents::None,
                 2 | 3 => Contents::Fixed(self.source(dtype)),
@@ -413,7 +433,7 @@ impl Maker<'_> {
     }
 
     fn step(&mut self) {
-        let dtype = self.tape.one(&DTYPES);
+        let dtype = self.dtype();
         let before = self.steps.len();
         let Some(dst) = self.find(dtype, true) else { return self.fallback(before) };
         let kind = self.tape.pick(6);
@@ -496,7 +516,7 @@ impl Maker<'_> {
         let surely = self.tape.one(&written);
         let mut checks = Vec::new();
         for id in written {
-            if id != surely && self.tape.pick(2) == 0 {
+            if id != surely && (self.profile == Profile::Scratch || self.tape.pick(2) == 0) {
                 continue;
             }
             let size = self.tensors[id].dtype.size() as u64;
