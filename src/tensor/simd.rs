@@ -43,6 +43,14 @@ impl Level {
         }
     }
 
+    /// Whether the level has a multiplication and addition that round once, as an instruction.
+    pub(crate) fn fuses(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Level::Avx512;
+        #[cfg(not(target_arch = "x86_64"))]
+        return cfg!(target_arch = "aarch64");
+    }
+
     /// The levels of this processor, for tests that compare them.
     #[cfg(test)]
     pub(crate) fn all() -> Vec<Level> {
@@ -52,6 +60,19 @@ impl Level {
         let levels = vec![Level::Portable];
         levels.into_iter().filter(|level| level.available()).collect()
     }
+}
+
+/// Asks for bytes that will be read soon; nothing else happens.
+#[inline(always)]
+pub(crate) fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every processor of this kind has the instruction, and it touches nothing that a program can see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 /// Compiles one body per level and calls the one that the first argument names.
