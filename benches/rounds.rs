@@ -39,7 +39,7 @@ enum Target {
 
 const ROWS: [Row; 3] = [
     Row { name: "tiny", threads: 1, rounds: 200_000, fast: 1.2, standard: Target::Over(300.0) },
-    Row { name: "stream", threads: 2, rounds: 10, fast: 1.05, standard: Target::Ratio(1.1) },
+    Row { name: "stream", threads: 2, rounds: 20, fast: 1.05, standard: Target::Ratio(1.1) },
     Row { name: "chain", threads: 2, rounds: 50, fast: 1.2, standard: Target::Ratio(1.2) },
 ];
 
