@@ -10,10 +10,19 @@ pub(crate) enum Level {
     Avx512,
 }
 
+#[cfg(test)]
+thread_local! {
+    static FORCED: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
+}
+
 impl Level {
     /// The best level of this processor. Costs a load: the standard library caches the answer.
     #[inline]
     pub(crate) fn detect() -> Level {
+        #[cfg(test)]
+        if let Some(level) = FORCED.get() {
+            return level;
+        }
         #[cfg(target_arch = "x86_64")]
         {
             if Level::Avx512.available() {
@@ -24,6 +33,15 @@ impl Level {
             }
         }
         Level::Portable
+    }
+
+    /// Runs something in which this thread finds that level.
+    #[cfg(test)]
+    pub(crate) fn force<T>(self, run: impl FnOnce() -> T) -> T {
+        let before = FORCED.replace(Some(self));
+        let result = run();
+        FORCED.set(before);
+        result
     }
 
     /// Whether this processor has the level's instructions.
