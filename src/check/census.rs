@@ -54,7 +54,7 @@ impl Mismatch {
 }
 
 /// The first few mismatches, in order of index.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct First {
     len: usize,
     items: [Mismatch; FIRST],
@@ -66,6 +66,12 @@ impl First {
             self.items[self.len] = mismatch;
             self.len += 1;
         }
+    }
+}
+
+impl PartialEq for First {
+    fn eq(&self, other: &First) -> bool {
+        **self == **other
     }
 }
 
@@ -117,6 +123,12 @@ impl Census {
             self.worst = Some(mismatch);
             self.excess = excess;
         }
+    }
+
+    /// Nothing compared, nothing found.
+    pub fn clear(&mut self) {
+        (self.compared, self.mismatched, self.nan_got, self.nan_want) = (0, 0, 0, 0);
+        (self.first.len, self.worst, self.excess) = (0, None, 0.0);
     }
 
     /// Adds what was found in elements after this census's own.
@@ -197,6 +209,16 @@ mod tests {
         let mut census = Census { compared: 1, ..Census::default() };
         census.push(mismatch(0, 0.0, f64::NAN), f64::INFINITY);
         assert!(!census.passes(&lenient));
+    }
+
+    #[test]
+    fn a_cleared_census_is_a_new_one() {
+        let mut census = Census { compared: 9, ..Census::default() };
+        (0..20).for_each(|i| census.push(mismatch(i, f32::NAN, f64::NAN), f64::INFINITY));
+        census.clear();
+        assert_eq!(census, Census::default());
+        census.push(mismatch(7, 1.0, 0.0), 2.0);
+        assert_eq!((census.first.len(), census.first[0].index, census.worst.unwrap().index), (1, 7, 7));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) fn fill_at(level: Level, source: &Source, dtype: Dtype, key: Key, tim
                 let draw = Uniform32::new(*low, *high);
                 for (i, chunk) in out.chunks_mut(4 * 1024).enumerate() {
                     random.draw(0).words(level, first + 1024 * i as u64, chunk);
-                    uniform_f32(level, draw, chunk);
+                    uniform_f32(level, draw, draw.fuses(level), chunk);
                 }
             }
             Dtype::F64 => {
@@ -251,16 +251,43 @@ impl Uniform32 {
 
     #[inline(always)]
     fn value(self, word: u32) -> f32 {
-        let value = self.low + self.step * ((word >> 8) as i32 as f32);
+        let value = self.unlimited(word);
         if value < self.limit { value } else { self.limit }
+    }
+
+    #[inline(always)]
+    fn unlimited(self, word: u32) -> f32 {
+        self.low + self.step * ((word >> 8) as i32 as f32)
+    }
+
+    /// The same number in one operation, where the product is exact.
+    #[inline(always)]
+    fn fused(self, word: u32) -> f32 {
+        self.step.mul_add((word >> 8) as i32 as f32, self.low)
+    }
+
+    /// Whether `fused` gives `value`, and in one instruction. A power of two times k is exact: k has 24 bits.
+    fn fuses(self, level: Level) -> bool {
+        let bits = self.step.to_bits();
+        bits & 0x007F_FFFF == 0 && bits != 0 && self.stays_below() && level.fuses()
+    }
+
+    /// Whether no draw comes to the limit: draws grow with their word.
+    fn stays_below(self) -> bool {
+        self.unlimited(u32::MAX) <= self.limit
     }
 }
 
 per_level! {
     /// Turns words into uniform f32 in place.
-    fn uniform_f32(level; draw: Uniform32, out: &mut [u8]) {
-        for bytes in out.as_chunks_mut().0 {
-            *bytes = draw.value(word(bytes)).to_le_bytes();
+    fn uniform_f32(level; draw: Uniform32, fused: bool, out: &mut [u8]) {
+        let words = out.as_chunks_mut().0;
+        if fused {
+            words.iter_mut().for_each(|bytes| *bytes = draw.fused(word(bytes)).to_le_bytes());
+        } else if draw.stays_below() {
+            words.iter_mut().for_each(|bytes| *bytes = draw.unlimited(word(bytes)).to_le_bytes());
+        } else {
+            words.iter_mut().for_each(|bytes| *bytes = draw.value(word(bytes)).to_le_bytes());
         }
     }
 }

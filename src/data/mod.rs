@@ -2,6 +2,7 @@
 //!
 //! `philox` makes random words, `generate` makes elements of them, `npy` reads arrays from files.
 
+mod fingerprint;
 mod generate;
 mod map;
 mod normal;
@@ -9,6 +10,7 @@ mod npy;
 mod philox;
 mod source;
 
+pub use fingerprint::fingerprint;
 pub use generate::{fill, permutation};
 pub use npy::{Npy, NpyError, write};
 pub use philox::{EVERY_ROUND, Key};

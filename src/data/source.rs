@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::npy::Npy;
+use crate::tensor::narrow::Narrow;
 use crate::tensor::{Dtype, Number};
 
 /// Where the contents of a tensor come from.
@@ -67,7 +68,7 @@ fn check(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
 pub(super) fn largest(dtype: Dtype) -> f64 {
     match dtype {
         Dtype::F16 => 65504.0,
-        Dtype::Bf16 => f64::from(half::bf16::MAX.to_f32()),
+        Dtype::Bf16 => f64::from(Narrow::Bf16.to_f32(0x7F7F)),
         Dtype::F32 => f64::from(f32::MAX),
         _ => f64::MAX,
     }

@@ -9,13 +9,14 @@ use super::explain;
 use super::host::{HostSide, hash_of};
 use super::session::{Session, broken, range};
 use super::slot::Slot;
-use super::{CHUNK, MOST_EXPLAINED, Stop, Tally};
+use super::{CHUNK, HASHED, MOST_EXPLAINED, Stop, Tally};
 use crate::check::{Census, compare, compare_bytes};
 use crate::device::Device;
 use crate::diag::TextError;
-use crate::expr::{BLOCK, Block, Inputs};
+use crate::expr::{BLOCK, Block, Inputs, Program};
 use crate::job::{Check, Job, Want};
 use crate::plan::{GUARD_WORD, Plan, Zone};
+use crate::tensor::simd::prefetch;
 use crate::tensor::{Dtype, Number};
 use crate::verdict::{Failure, Kind};
 
@@ -53,10 +54,13 @@ pub(super) fn check(job: &Job, plan: &Plan, _session: &Session, slot: &mut Slot,
     let changed = AtomicBool::new(false);
     for (index, check) in job.checks.iter().enumerate() {
         let mut next = std::mem::take(&mut host.next[check.tensor]);
-        let outcome = one(job, plan, slot, host, index, check, &mut next, if index == 0 { Some(&changed) } else { None });
+        // The one of the last check is cleared, not made anew: it is large for a short round.
+        let census = &mut tally.census;
+        census.clear();
+        let outcome = one(job, plan, slot, host, index, check, &mut next, if index == 0 { Some(&changed) } else { None }, census);
         host.next[check.tensor] = next;
         match outcome {
-            Ok(census) => {
+            Ok(()) => {
                 let report = &mut tally.checks[index];
                 report.rounds += 1;
                 report.elements += census.compared;
@@ -65,7 +69,7 @@ pub(super) fn check(job: &Job, plan: &Plan, _session: &Session, slot: &mut Slot,
                     report.failed_rounds += 1;
                     bad = true;
                     if tally.explained < MOST_EXPLAINED {
-                        tally.failures.push(explain::mismatch(job, plan, slot, host, index, &census));
+                        tally.failures.push(explain::mismatch(job, plan, slot, host, index, census));
                     }
                 }
             }
@@ -115,7 +119,7 @@ pub(super) fn check(job: &Job, plan: &Plan, _session: &Session, slot: &mut Slot,
     bad
 }
 
-/// Compares one output with its expectation, chunk by chunk; merges in the order of the chunks.
+/// Compares one output with its expectation, chunk by chunk, and adds what it finds to `census` in the order of the chunks.
 #[allow(clippy::too_many_arguments)]
 fn one(
     job: &Job,
@@ -126,7 +130,8 @@ fn one(
     check: &Check,
     next: &mut [u8],
     changed: Option<&AtomicBool>,
-) -> Result<Census, String> {
+    census: &mut Census,
+) -> Result<(), String> {
     let tensor = &job.tensors[check.tensor];
     let (dtype, elements) = (tensor.dtype, tensor.shape.elements());
     let read = plan.reads.iter().find(|r| r.tensor == check.tensor).ok_or("the plan does not read this tensor back")?;
@@ -150,12 +155,14 @@ fn one(
     let result = {
         let host: &HostSide = host;
         let inputs = RoundInputs { plan, slot, host };
-        let chunk = |at: u64, next: &mut [u8]| -> Result<Census, String> {
+        let chunk = |at: u64, next: &mut [u8], census: &mut Census| -> Result<(), String> {
             let (start, end) = (at * CHUNK, ((at + 1) * CHUNK).min(elements));
-            if let Some(changed) = changed {
-                verify_hashes(plan, slot, at, if at + 1 == chunks { u64::MAX } else { at + 1 }, changed);
-            }
-            let mut census = Census::default();
+            // Inputs may have more elements than the output: the last block takes their rest.
+            let verify = |from: u64, to: u64| {
+                if let Some(changed) = changed {
+                    verify_hashes(plan, slot, from / HASHED, if to == elements { u64::MAX } else { to / HASHED }, changed);
+                }
+            };
             let got = &got[start as usize * size..end as usize * size];
             match want {
                 Want::Expr(program) => {
@@ -166,10 +173,17 @@ fn one(
                     let mut from = start;
                     while from < end {
                         let len = (end - from).min(BLOCK as u64) as usize;
+                        verify(from, from + len as u64);
                         let block =
                             program.block(scratch, &mut registers, &inputs, slot.round, from, len).map_err(|e: TextError| e.message)?;
                         let at = (from - start) as usize * size;
-                        compare(dtype, &got[at..at + len * size], block, from, &check.tolerance, &mut census);
+                        if host.parallel {
+                            // The next block's expectation and this comparison share the way to memory.
+                            let ahead = from + len as u64..(from + 2 * len as u64).min(end);
+                            prefetch_inputs(job, program, &inputs, elements, ahead.clone());
+                            prefetch(&got[at + len * size..][..(ahead.end.saturating_sub(ahead.start)) as usize * size]);
+                        }
+                        compare(dtype, &got[at..at + len * size], block, from, &check.tolerance, census);
                         if keeps {
                             encode(dtype, block, &mut next[at..at + len * size]);
                         }
@@ -177,40 +191,49 @@ fn one(
                     }
                 }
                 other => {
+                    verify(start, end);
                     let want = golden(other, slot.round, tensor.bytes())?;
-                    compare_bytes(dtype, got, &want[start as usize * size..end as usize * size], start, &check.tolerance, &mut census);
+                    compare_bytes(dtype, got, &want[start as usize * size..end as usize * size], start, &check.tolerance, census);
                 }
             }
-            Ok(census)
+            Ok(())
         };
+        let step = CHUNK as usize * size;
         if host.parallel && chunks > 1 {
-            let step = CHUNK as usize * size;
-            if keeps {
-                let parts = next.par_chunks_mut(step).enumerate().map(|(at, part)| chunk(at as u64, part));
+            let apart = |at: u64, next: &mut [u8]| {
+                let mut census = Census::default();
+                chunk(at, next, &mut census).map(|()| census)
+            };
+            let found = if keeps {
+                let parts = next.par_chunks_mut(step).enumerate().map(|(at, part)| apart(at as u64, part));
                 parts.reduce(|| Ok(Census::default()), merge)
             } else {
-                (0..chunks).into_par_iter().map(|at| chunk(at, &mut [])).reduce(|| Ok(Census::default()), merge)
-            }
+                (0..chunks).into_par_iter().map(|at| apart(at, &mut [])).reduce(|| Ok(Census::default()), merge)
+            };
+            found.map(|found| census.merge(&found))
         } else {
-            let mut census = Census::default();
-            let step = CHUNK as usize * size;
-            (0..chunks)
-                .try_for_each(|at| {
-                    let part = if keeps {
-                        &mut next[at as usize * step..((at as usize + 1) * step).min(elements as usize * size)]
-                    } else {
-                        &mut [][..]
-                    };
-                    census.merge(&chunk(at, part)?);
-                    Ok::<(), String>(())
-                })
-                .map(|()| census)
+            (0..chunks).try_for_each(|at| {
+                let from = at as usize * step;
+                let part = if keeps { &mut next[from..(from + step).min(elements as usize * size)] } else { &mut [][..] };
+                chunk(at, part, census)
+            })
         }
     };
     if scratch.is_some() {
         host.scratch[index][want_index] = scratch;
     }
     result
+}
+
+/// Asks for the elements of a program's inputs that lie beside those of its result.
+fn prefetch_inputs(job: &Job, program: &Program, inputs: &RoundInputs<'_>, elements: u64, range: std::ops::Range<u64>) {
+    for &id in program.tensors() {
+        let size = job.tensors[id].dtype.size();
+        if job.tensors[id].shape.elements() == elements {
+            let bytes = range.start as usize * size..range.end as usize * size;
+            prefetch(inputs.bytes(id).get(bytes).unwrap_or(&[]));
+        }
+    }
 }
 
 /// Merges neighbours, the lower indices first: rayon keeps their order.
@@ -259,12 +282,12 @@ pub(super) fn encode(dtype: Dtype, block: Block<'_>, out: &mut [u8]) {
     }
 }
 
-/// Hashes chunks of the inputs that kernels were bound to, and compares with what was filled.
+/// Hashes parts of the inputs that kernels were bound to, and compares with what was filled.
 fn verify_hashes(plan: &Plan, slot: &Slot, from: u64, to: u64, changed: &AtomicBool) {
     for (fill, hashes) in plan.fills.iter().zip(&slot.hashes).filter(|(_, hashes)| !hashes.is_empty()) {
         let Some(memory) = slot.bytes(fill.to.memory) else { continue };
         let bytes = &memory[range(fill.to, fill.bytes)];
-        let chunk = CHUNK as usize * fill.element as usize;
+        let chunk = HASHED as usize * fill.element as usize;
         let end = (to.min(hashes.len() as u64)) as usize;
         for at in from as usize..end {
             let part = &bytes[at * chunk..((at + 1) * chunk).min(bytes.len())];

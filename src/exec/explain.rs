@@ -4,7 +4,7 @@ use super::collect::{encode, failure, golden};
 use super::host::{HostSide, hash_of};
 use super::session::range;
 use super::slot::Slot;
-use super::{CHUNK, Tally};
+use super::{HASHED, Tally};
 use crate::check::{Census, Evidence, describe};
 use crate::expr::{BLOCK, Inputs, Program};
 use crate::job::{Action, Contents, Job, Want};
@@ -180,7 +180,7 @@ fn block_of(job: &Job, tensor: usize) -> Option<u64> {
 pub(super) fn changed_inputs(job: &Job, plan: &Plan, slot: &Slot, tally: &mut Tally) {
     for (fill, hashes) in plan.fills.iter().zip(&slot.hashes).filter(|(_, h)| !h.is_empty()) {
         let Some(memory) = slot.bytes(fill.to.memory) else { continue };
-        let chunk = CHUNK as usize * fill.element as usize;
+        let chunk = HASHED as usize * fill.element as usize;
         let intact = memory[range(fill.to, fill.bytes)].chunks(chunk).zip(hashes).all(|(part, hash)| hash_of(part) == *hash);
         if intact {
             continue;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::CHUNK;
+use super::{CHUNK, HASHED};
 use crate::data::{self, EVERY_ROUND, Key, Source};
 use crate::expr::{Registers, Scratch};
 use crate::job::{Contents, Job, Want};
@@ -154,42 +154,45 @@ impl HostSide {
         }
     }
 
-    /// Writes a tensor's contents of a round, and the hash of each chunk while it is in cache (`hashes` may be empty).
+    /// Writes a tensor's contents of a round, and the hash of every [`HASHED`] elements while they are in cache (`hashes` may be empty).
     ///
     /// *Errors*: a number of the source that this round cannot have.
     pub fn draw(&self, job: &Job, tensor: usize, set: u32, round: u64, out: &mut [u8], hashes: &mut [u64]) -> Result<(), String> {
         let contents = &job.tensors[tensor].contents;
-        let Some(source) = contents.source(round, set as usize)? else { return Ok(()) };
-        if let Contents::Drawn(draw) = contents
-            && draw.varies()
-        {
-            data::validate(&source, job.tensors[tensor].dtype, job.tensors[tensor].shape.elements())?;
-        }
+        let varying;
+        let source = match contents.constant_source(set as usize) {
+            Some(source) => source,
+            None => {
+                let Some(source) = contents.source(round, set as usize)? else { return Ok(()) };
+                data::validate(&source, job.tensors[tensor].dtype, job.tensors[tensor].shape.elements())?;
+                varying = source;
+                &varying
+            }
+        };
         let time = if contents.is_drawn() { round as u32 } else { EVERY_ROUND };
         let copied = self.copies[tensor].get(set as usize);
         let dtype = job.tensors[tensor].dtype;
         let key = self.key(tensor, set);
-        let chunk = CHUNK as usize * dtype.size();
-        let one = |index: usize, part: &mut [u8], hash: Option<&mut u64>| {
-            match copied {
-                Some(copy) => part.copy_from_slice(&copy[index * chunk..index * chunk + part.len()]),
-                None => data::fill(&source, dtype, key, time, index as u64 * CHUNK, part),
-            }
-            if let Some(hash) = hash {
+        let fill = |first: usize, part: &mut [u8]| match copied {
+            Some(copy) => part.copy_from_slice(&copy[first * dtype.size()..][..part.len()]),
+            None => data::fill(source, dtype, key, time, first as u64, part),
+        };
+        let (chunk, block) = (CHUNK as usize * dtype.size(), HASHED as usize * dtype.size());
+        let hashed = |first: usize, part: &mut [u8], hashes: &mut [u64]| {
+            for (i, (part, hash)) in part.chunks_mut(block).zip(hashes).enumerate() {
+                fill(first + i * HASHED as usize, part);
                 *hash = hash_of(part);
             }
         };
-        if self.parallel && out.len() > chunk {
-            if hashes.is_empty() {
-                out.par_chunks_mut(chunk).enumerate().for_each(|(i, part)| one(i, part, None));
-            } else {
-                out.par_chunks_mut(chunk).zip(hashes.par_iter_mut()).enumerate().for_each(|(i, (part, hash))| one(i, part, Some(hash)));
+        let per_chunk = (CHUNK / HASHED) as usize;
+        match (self.parallel && out.len() > chunk, hashes.is_empty()) {
+            (true, true) => out.par_chunks_mut(chunk).enumerate().for_each(|(i, part)| fill(i * CHUNK as usize, part)),
+            (true, false) => {
+                let parts = out.par_chunks_mut(chunk).zip(hashes.par_chunks_mut(per_chunk)).enumerate();
+                parts.for_each(|(i, (part, hashes))| hashed(i * CHUNK as usize, part, hashes));
             }
-        } else {
-            let mut hashes = hashes.iter_mut();
-            for (i, part) in out.chunks_mut(chunk).enumerate() {
-                one(i, part, hashes.next());
-            }
+            (false, true) => fill(0, out),
+            (false, false) => hashed(0, out, hashes),
         }
         Ok(())
     }
@@ -263,5 +266,5 @@ impl SetOrder {
 
 /// The hash by which bytes are known to be those that were generated.
 pub(super) fn hash_of(bytes: &[u8]) -> u64 {
-    twox_hash::XxHash3_64::oneshot(bytes)
+    data::fingerprint(bytes)
 }

@@ -12,6 +12,7 @@ mod slot;
 
 use std::time::Instant;
 
+use crate::check::Census;
 use crate::device::{DeviceError, Trace};
 use crate::job::{Check, Job};
 use crate::plan::{Host, Plan};
@@ -32,6 +33,9 @@ const SAMPLE: u64 = 64;
 /// Elements that one thread fills or checks at a time. Results do not depend on how chunks are dealt.
 pub(crate) const CHUNK: u64 = 64 << 10;
 
+/// Elements that one hash covers: a block of an expectation, so that both read them from the nearest cache.
+pub(crate) const HASHED: u64 = crate::expr::BLOCK as u64;
+
 /// A number of rounds and what came of them; grows while the job runs.
 pub(crate) struct Tally {
     pub run: u64,
@@ -45,6 +49,8 @@ pub(crate) struct Tally {
     /// The last round that is counted as failed.
     last_failed: Option<u64>,
     pub times: Times,
+    /// What the last check found.
+    pub census: Census,
 }
 
 /// Runs a job as planned.
@@ -113,6 +119,7 @@ impl<'a> Executor<'a> {
             told: 0,
             last_failed: None,
             times: Times::default(),
+            census: Census::default(),
         };
         Executor { job, plan, device, progress, events, started, tally }
     }

@@ -2,10 +2,10 @@
 
 use super::host::HostSide;
 use super::session::{Session, broken, range};
-use super::{CHUNK, Stop};
+use super::{HASHED, Stop};
 use crate::device::{Device, DeviceError, Mapped, Mem, Point, Queue};
 use crate::job::Job;
-use crate::plan::{Host, Plan, Trust, poison_word};
+use crate::plan::{Plan, Trust, poison_word};
 
 /// One set of buffers, and the round that is in it.
 pub(super) struct Slot {
@@ -20,7 +20,7 @@ pub(super) struct Slot {
     /// Memories that the host maps to fill, and to check.
     to_fill: Vec<u32>,
     to_read: Vec<u32>,
-    /// By fill: a hash per chunk of what was filled, for bytes that kernels are bound to.
+    /// By fill: a hash per [`HASHED`] elements of what was filled, for bytes that kernels are bound to.
     pub hashes: Vec<Vec<u64>>,
     /// Guard zones that the round wrote and that the device alone reaches.
     pub hit: Vec<usize>,
@@ -44,8 +44,8 @@ impl Slot {
         };
         let hashed = plan.trust != Trust::Fast;
         let hashes = |fill: &crate::plan::Fill| {
-            let chunks = job.tensors[fill.tensor].shape.elements().div_ceil(CHUNK) as usize;
-            vec![0; if fill.bound && hashed { chunks } else { 0 }]
+            let hashes = job.tensors[fill.tensor].shape.elements().div_ceil(HASHED) as usize;
+            vec![0; if fill.bound && hashed { hashes } else { 0 }]
         };
         // Expectations read what was uploaded, so those memories are mapped again to check.
         let read = plan
@@ -135,7 +135,8 @@ impl Slot {
     pub fn submit(&mut self, plan: &Plan, session: &Session, device: &mut dyn Device, after: Option<Point>) -> Result<Point, Stop> {
         self.release(device)?;
         let graph = session.graphs[self.index][plan.graph(self.set, self.mode)];
-        let queue = if plan.schedule.slots == 1 && plan.schedule.host == Host::Inline { Queue(0) } else { Queue(self.index as u32 + 1) };
+        // With one slot nothing else is to be done meanwhile: the round runs in this thread.
+        let queue = if plan.schedule.slots == 1 { Queue(0) } else { Queue(self.index as u32 + 1) };
         let point = device.replay(queue, after.as_slice(), graph, &self.vars)?;
         self.point = Some(point);
         Ok(point)

@@ -6,6 +6,7 @@ use std::f64::consts::SQRT_2;
 
 use super::ops::{Binary, Class, Fault, Unary};
 use crate::tensor::Dtype;
+use crate::tensor::narrow::Narrow;
 
 /// An integer operation of one operand. *Errors*: overflow.
 #[inline(always)]
@@ -147,27 +148,10 @@ pub(super) fn to_f64(x: i128) -> f64 {
 pub(super) fn round_to(dtype: Dtype, x: f64) -> f64 {
     match dtype {
         Dtype::F32 => (x as f32).into(),
-        Dtype::F16 => round_bits(x, 11, -14, 15),
-        Dtype::Bf16 => round_bits(x, 8, -126, 127),
+        Dtype::F16 => Narrow::F16.round(x),
+        Dtype::Bf16 => Narrow::Bf16.round(x),
         _ => x,
     }
-}
-
-/// Rounds to `precision` bits with exponents from `low` to `high` (IEEE 754, subnormals and overflow included).
-///
-/// Adding and taking away a number whose last place is worth as much as the target's rounds to that place.
-#[inline(always)]
-fn round_bits(x: f64, precision: i32, low: i32, high: i32) -> f64 {
-    let power_of_two = |exponent: i32| f64::from_bits(((exponent + 1023) as u64) << 52);
-    let magnitude = x.abs();
-    // 2 to the exponent of x, not below that of the smallest normal number.
-    let leading = f64::from_bits(x.to_bits() & 0x7ff0_0000_0000_0000).max(power_of_two(low));
-    let anchor = leading * power_of_two(53 - precision);
-    let rounded = (magnitude + anchor) - anchor;
-    let limit = power_of_two(high + 1);
-    // No branch, so that whole vectors are rounded at once.
-    let value = if (magnitude >= limit) | (rounded >= limit) { f64::INFINITY } else { rounded };
-    if x.is_nan() { x } else { value.copysign(x) }
 }
 
 /// A float operation of one operand that gives a float.

@@ -263,6 +263,16 @@ impl Contents {
         })
     }
 
+    /// The source, where no number of it depends on the round.
+    pub fn constant_source(&self, set: usize) -> Option<&Source> {
+        match self {
+            Contents::Fixed(source) => Some(source),
+            Contents::Drawn(draw) if !draw.varies() => Some(&draw.source),
+            Contents::Sets(sources) => sources.get(set),
+            Contents::None | Contents::Drawn(_) => None,
+        }
+    }
+
     /// Whether every round has its own contents.
     pub fn is_drawn(&self) -> bool {
         matches!(self, Contents::Drawn(_))

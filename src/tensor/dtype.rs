@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use half::{bf16, f16};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -151,8 +150,8 @@ impl Dtype {
         match self {
             Dtype::F64 => Number::Float(f64::from_bits(bits)),
             Dtype::F32 => Number::Float(f32::from_bits(bits as u32).into()),
-            Dtype::F16 => Number::Float(f16::from_bits(bits as u16).to_f64()),
-            Dtype::Bf16 => Number::Float(bf16::from_bits(bits as u16).to_f64()),
+            Dtype::F16 => Number::Float(f64::from(Narrow::F16.to_f32(bits as u16))),
+            Dtype::Bf16 => Number::Float(f64::from(Narrow::Bf16.to_f32(bits as u16))),
             Dtype::I64 => Number::Int((bits as i64).into()),
             Dtype::I32 => Number::Int((bits as i32).into()),
             Dtype::I16 => Number::Int((bits as i16).into()),

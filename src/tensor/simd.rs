@@ -10,10 +10,19 @@ pub(crate) enum Level {
     Avx512,
 }
 
+#[cfg(test)]
+thread_local! {
+    static FORCED: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
+}
+
 impl Level {
     /// The best level of this processor. Costs a load: the standard library caches the answer.
     #[inline]
     pub(crate) fn detect() -> Level {
+        #[cfg(test)]
+        if let Some(level) = FORCED.get() {
+            return level;
+        }
         #[cfg(target_arch = "x86_64")]
         {
             if Level::Avx512.available() {
@@ -24,6 +33,15 @@ impl Level {
             }
         }
         Level::Portable
+    }
+
+    /// Runs something in which this thread finds that level.
+    #[cfg(test)]
+    pub(crate) fn force<T>(self, run: impl FnOnce() -> T) -> T {
+        let before = FORCED.replace(Some(self));
+        let result = run();
+        FORCED.set(before);
+        result
     }
 
     /// Whether this processor has the level's instructions.
@@ -43,6 +61,14 @@ impl Level {
         }
     }
 
+    /// Whether the level has a multiplication and addition that round once, as an instruction.
+    pub(crate) fn fuses(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Level::Avx512;
+        #[cfg(not(target_arch = "x86_64"))]
+        return cfg!(target_arch = "aarch64");
+    }
+
     /// The levels of this processor, for tests that compare them.
     #[cfg(test)]
     pub(crate) fn all() -> Vec<Level> {
@@ -52,6 +78,19 @@ impl Level {
         let levels = vec![Level::Portable];
         levels.into_iter().filter(|level| level.available()).collect()
     }
+}
+
+/// Asks for bytes that will be read soon; nothing else happens.
+#[inline(always)]
+pub(crate) fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every processor of this kind has the instruction, and it touches nothing that a program can see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 /// Compiles one body per level and calls the one that the first argument names.

@@ -4,6 +4,7 @@ use super::dims::MAX_RANK;
 use super::{Buffer, Inputs};
 use crate::expr::number::to_f64;
 use crate::tensor::Dtype;
+use crate::tensor::narrow::Narrow;
 
 /// What a leaf reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,8 +113,8 @@ impl Leaf {
             Source::Tensor { id, dtype } => match dtype {
                 Dtype::F64 => bytes!(id, f64::from_le_bytes),
                 Dtype::F32 => bytes!(id, |b| f64::from(f32::from_le_bytes(b))),
-                Dtype::F16 => bytes!(id, |b| f16_to_f64(u16::from_le_bytes(b))),
-                Dtype::Bf16 => bytes!(id, |b| f64::from(f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))),
+                Dtype::F16 => bytes!(id, |b| f64::from(Narrow::F16.to_f32(u16::from_le_bytes(b)))),
+                Dtype::Bf16 => bytes!(id, |b| f64::from(Narrow::Bf16.to_f32(u16::from_le_bytes(b)))),
                 Dtype::I64 => bytes!(id, |b| i64::from_le_bytes(b) as f64),
                 Dtype::I32 => bytes!(id, |b| f64::from(i32::from_le_bytes(b))),
                 Dtype::I16 => bytes!(id, |b| f64::from(i16::from_le_bytes(b))),
@@ -256,13 +257,4 @@ fn from_values<S: Copy, T: Copy>(dst: &mut [T], values: &[S], position: usize, s
             }
         }
     }
-}
-
-/// Every binary16 is a double: the bits are moved, and the exponent's bias is mended by an exact product.
-#[inline(always)]
-fn f16_to_f64(bits: u16) -> f64 {
-    let magnitude = u64::from(bits & 0x7fff);
-    let finite = f64::from_bits(magnitude << 42) * f64::from_bits((1023 + 1008) << 52);
-    let value = if magnitude >= 0x7c00 { f64::from_bits((magnitude << 42) | (0x7ff << 52)) } else { finite };
-    if bits & 0x8000 != 0 { -value } else { value }
 }

@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-use super::run::Level;
 use crate::expr::ops::Fault;
+use crate::tensor::simd::Level;
 
 /// Rows and columns of the tile that stays in registers.
 const ROWS: usize = 8;

@@ -6,13 +6,14 @@
 use rayon::prelude::*;
 
 use super::body::Body;
-use super::run::{Context, Level, Registers, run};
+use super::run::{Context, Registers, run};
 use super::stage::Slot;
 use crate::diag::TextError;
 use crate::expr::BLOCK;
 use crate::expr::ast::Span;
 use crate::expr::number::{max, min};
 use crate::expr::ops::{Class, Fault, Fold};
+use crate::tensor::simd::{Level, per_level};
 
 /// Elements of a run that one partial result stands for.
 const CHUNK: u64 = 65_536;
@@ -223,27 +224,13 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
 }
 
 fn fold_floats(fold: Fold, values: &[f64]) -> Partial {
-    match Level::detect() {
-        Level::Portable => lanes(fold, values),
-        // SAFETY: the level says that the machine has these instructions.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { lanes_avx2(fold, values) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { lanes_avx512(fold, values) },
+    fold_at(Level::detect(), fold, values)
+}
+
+per_level! {
+    fn fold_at(level; fold: Fold, values: &[f64]) -> Partial {
+        lanes(fold, values)
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn lanes_avx2(fold: Fold, values: &[f64]) -> Partial {
-    lanes(fold, values)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn lanes_avx512(fold: Fold, values: &[f64]) -> Partial {
-    lanes(fold, values)
 }
 
 /// Folds a slice in lanes, then the lanes, always in the same order.

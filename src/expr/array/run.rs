@@ -12,6 +12,7 @@ use crate::expr::number::{
 };
 use crate::expr::ops::{Binary, Class, Fault, Unary};
 use crate::tensor::Dtype;
+use crate::tensor::simd::{Level, per_level};
 
 /// A register: one block, on cache lines of its own.
 #[repr(align(64))]
@@ -80,62 +81,21 @@ enum Ints<'a> {
     One(i128),
 }
 
-/// The vector instructions that a machine has.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) enum Level {
-    Portable,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Level {
-    #[inline]
-    pub fn detect() -> Level {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
-            if wide && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl") {
-                return Level::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") {
-                return Level::Avx2;
-            }
-        }
-        Level::Portable
-    }
-}
-
 /// Runs the steps of a body on elements `start..start + len` (at most 1,024).
 ///
 /// *Errors*: overflow and division by zero of exact integers.
 pub(super) fn run(body: &Body, registers: &mut Registers, context: Context<'_>, start: u64, len: usize) -> Result<(), TextError> {
-    match Level::detect() {
-        Level::Portable => steps(body, registers, context, start, len),
-        // SAFETY: the level says that the machine has these instructions.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { steps_avx2(body, registers, context, start, len) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { steps_avx512(body, registers, context, start, len) },
+    run_at(Level::detect(), body, registers, context, start, len)
+}
+
+per_level! {
+    fn run_at(level; of: &Body, registers: &mut Registers, context: Context<'_>, start: u64, len: usize) -> Result<(), TextError> {
+        run_steps(of, registers, context, start, len)
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn steps_avx2(body: &Body, registers: &mut Registers, context: Context<'_>, start: u64, len: usize) -> Result<(), TextError> {
-    steps(body, registers, context, start, len)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn steps_avx512(body: &Body, registers: &mut Registers, context: Context<'_>, start: u64, len: usize) -> Result<(), TextError> {
-    steps(body, registers, context, start, len)
-}
-
 #[inline(always)]
-fn steps(body: &Body, registers: &mut Registers, context: Context<'_>, start: u64, len: usize) -> Result<(), TextError> {
+fn run_steps(body: &Body, registers: &mut Registers, context: Context<'_>, start: u64, len: usize) -> Result<(), TextError> {
     for step in &body.steps {
         match step.code.result() {
             Class::Float => {

@@ -3,6 +3,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::expr::{Name, Scope, parse};
+use crate::tensor::simd::Level;
 use crate::tensor::{Dtype, Number};
 
 /// Tensors and numbers under names; ids are positions.
@@ -36,23 +37,32 @@ impl World {
     fn eval(&self, text: &str, shape: &[u64]) -> Result<Vec<Number>, TextError> {
         let program = self.compile(text, shape)?;
         let mut results = Vec::new();
-        for parallel in [false, true] {
-            let (mut scratch, mut registers) = (program.scratch(), program.registers());
-            program.prepare(&mut scratch, self, 5, parallel)?;
-            let (mut values, mut start) = (Vec::new(), 0);
-            while start < program.shape().elements() {
-                let len = (program.shape().elements() - start).min(1024) as usize;
-                match program.block(&scratch, &mut registers, self, 5, start, len)? {
-                    Block::Float(block) => values.extend(block.iter().map(|&x| Number::Float(x))),
-                    Block::Int(block) => values.extend(block.iter().map(|&x| Number::Int(x))),
-                }
-                start += len as u64;
-            }
-            results.push(values);
+        // A level holds for this thread only.
+        let levels = Level::all().into_iter().map(|level| (level, false));
+        for (level, parallel) in levels.chain([(Level::detect(), true)]) {
+            let evaluate = || self.evaluate(&program, parallel);
+            results.push(if parallel { evaluate() } else { level.force(evaluate) }?);
         }
         let bits = |values: &[Number]| values.iter().map(|x| (x.to_f64().to_bits(), x.to_integer())).collect::<Vec<_>>();
-        assert_eq!(bits(&results[0]), bits(&results[1]), "{text}: threads change the values");
+        for other in &results[1..] {
+            assert_eq!(bits(&results[0]), bits(other), "{text}: threads or levels change the values");
+        }
         Ok(results.swap_remove(0))
+    }
+
+    fn evaluate(&self, program: &Program, parallel: bool) -> Result<Vec<Number>, TextError> {
+        let (mut scratch, mut registers) = (program.scratch(), program.registers());
+        program.prepare(&mut scratch, self, 5, parallel)?;
+        let (mut values, mut start) = (Vec::new(), 0);
+        while start < program.shape().elements() {
+            let len = (program.shape().elements() - start).min(1024) as usize;
+            match program.block(&scratch, &mut registers, self, 5, start, len)? {
+                Block::Float(block) => values.extend(block.iter().map(|&x| Number::Float(x))),
+                Block::Int(block) => values.extend(block.iter().map(|&x| Number::Int(x))),
+            }
+            start += len as u64;
+        }
+        Ok(values)
     }
 
     fn floats(&self, text: &str, shape: &[u64]) -> Vec<f64> {
