@@ -49,6 +49,7 @@ pub(crate) fn conform(suite: &Suite<'_>) {
         memories_keep_what_the_host_writes,
         copies_move_exactly_their_bytes,
         fills_take_any_word_and_cut_off_the_last,
+        fills_of_narrow_dtypes_start_anywhere,
         slices_and_scalars_reach_the_kernel,
         scalars_of_every_dtype_pass_fixed_and_variable,
         grids_have_three_dimensions_and_zero_is_no_launch,
@@ -183,6 +184,19 @@ fn fills_take_any_word_and_cut_off_the_last(bench: &mut Bench<'_>) {
             (0..len as usize).for_each(|i| want[offset as usize + i] = bytes[i % 4]);
             assert!(bench.get(all(mem, size)) == want, "{word:#x} {offset} {len}");
         }
+    }
+}
+
+/// Words of an 8- or 16-bit dtype may start at any element.
+fn fills_of_narrow_dtypes_start_anywhere(bench: &mut Bench<'_>) {
+    let size = (2 << 20) + 64;
+    for (word, offset, len) in [(0x7777_7777u32, 3u64, 1u64), (0x7777_7777, 5, 7), (0xabcd_abcd, 2, 10), (0xabcd_abcd, 6, (2 << 20) + 2)] {
+        let mem = bench.put(&vec![0xee; size]);
+        bench.run(&[fill(part(mem, offset, len), Word::Const(word.into()))]);
+        let mut want = vec![0xee; size];
+        let bytes = word.to_le_bytes();
+        (0..len as usize).for_each(|i| want[offset as usize + i] = bytes[i % 4]);
+        assert!(bench.get(all(mem, size)) == want, "{word:#x} {offset} {len}");
     }
 }
 
@@ -340,7 +354,6 @@ fn mistakes_are_errors(bench: &mut Bench<'_>) {
         copy(part(a, 0, 8), part(a, 4, 8)),
         copy(part(a, 250, 8), part(b, 0, 8)),
         copy(part(a, u64::MAX, 8), part(b, 0, 8)),
-        fill(part(a, 2, 4), Word::Const(0)),
         fill(part(a, 256, 1), Word::Const(0)),
         Node { after: vec![0], ..fill(all(a, 4), Word::Const(0)) },
     ];
