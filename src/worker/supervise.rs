@@ -244,6 +244,7 @@ impl Said {
         };
         let stands = match verified {
             0 => String::new(),
+            1 => "; 1 round before it was checked".to_string(),
             n => format!("; {n} rounds before it were checked"),
         };
         let at = if phase == Phase::Run {
