@@ -1,4 +1,4 @@
-//! Expressions: text into a tree ([`parse`]), the tree into one number ([`Scalar`], [`integer`]) or into a
+//! Expressions: text into a tree ([`parse()`]), the tree into one number ([`Scalar`], [`integer`]) or into a
 //! program over tensors ([`compile`]) that yields the elements of an expectation in blocks.
 
 mod array;

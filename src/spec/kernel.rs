@@ -12,7 +12,7 @@ use super::{Define, Int, PerBackend};
 pub struct Kernel {
     /// Parameters in launch order, like the C signature: `in|out|inout TYPE name` (tensor), `TYPE name` (scalar),
     /// `local TYPE[len] name` (block-local scratch, takes no argument). TYPE is a dtype, with lanes if need be: `f32x4`.
-    #[schemars(example = ["in f32 x", "inout f32 y", "f32 a", "u32 n"])]
+    #[schemars(example = &serde_json::json!(["in f32 x", "inout f32 y", "f32 a", "u32 n"]))]
     pub params: Vec<String>,
     /// The file with the kernel's source, relative to the spec: one path (its suffix says for which backend: `.c`), or one per backend.
     pub source: Option<PerBackend<String>>,
