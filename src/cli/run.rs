@@ -175,6 +175,7 @@ fn in_process(request: &Request) -> Outcome {
 struct Bar {
     bar: ProgressBar,
     since: Instant,
+    verified: u64,
 }
 
 impl Bar {
@@ -184,7 +185,7 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        Bar { bar, since: Instant::now() }
+        Bar { bar, since: Instant::now(), verified: 0 }
     }
 }
 
@@ -194,10 +195,16 @@ impl Watcher for Bar {
         if self.since.elapsed() < Duration::from_millis(300) || progress.phase() == Phase::Done {
             return;
         }
-        self.bar.set_prefix(job.to_string());
-        self.bar.set_length(rounds);
-        self.bar.set_position(progress.rounds_verified());
-        self.bar.set_message(progress.phase().name());
+        let verified = progress.rounds_verified();
+        // What it is at is worth saying only while no round comes to its end.
+        let phase = if verified == self.verified { progress.phase().name() } else { "" };
+        self.verified = verified;
+        if self.bar.length() != Some(rounds) {
+            self.bar.set_prefix(job.to_string());
+            self.bar.set_length(rounds);
+        }
+        self.bar.set_message(phase);
+        self.bar.set_position(verified);
     }
 
     fn stops_asked(&self) -> u32 {

@@ -53,22 +53,43 @@ pub(crate) struct Tally {
     pub census: Census,
 }
 
+impl Tally {
+    fn new(job: &Job) -> Tally {
+        let check = |c: &Check| CheckReport {
+            text: c.text.clone(),
+            tolerance: c.tolerance.to_string(),
+            default_tolerance: c.default_tolerance,
+            ..CheckReport::default()
+        };
+        Tally {
+            run: 0,
+            checked: 0,
+            failed_rounds: 0,
+            explained: 0,
+            checks: job.checks.iter().map(check).collect(),
+            failures: Vec::new(),
+            told: 0,
+            last_failed: None,
+            times: Times::default(),
+            census: Census::default(),
+        }
+    }
+}
+
 /// Runs a job as planned.
 ///
 /// `threads` is the size of the pool for host work. Device failures end the job with verdict `error`; the rounds
 /// before it keep theirs. The events are the only result.
 pub fn run(job: &Job, plan: &Plan, device: &mut Trace, threads: usize, progress: &Progress, events: &mut (dyn FnMut(Event) + Send)) {
-    let started = Instant::now();
-    match plan.schedule.host {
-        Host::Inline => Executor::new(job, plan, device, progress, events, started).run(),
-        Host::Pool => {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).thread_name(|i| format!("host {i}")).build();
-            match pool {
-                // The loop itself is one of the pool's threads: work is handed over without allocation.
-                Ok(pool) => pool.install(|| Executor::new(job, plan, device, progress, events, started).run()),
-                Err(_) => Executor::new(job, plan, device, progress, events, started).run(),
-            }
-        }
+    let executor = Executor { job, plan, device, progress, events, started: Instant::now(), tally: Tally::new(job) };
+    if plan.schedule.host == Host::Inline {
+        return executor.run();
+    }
+    match rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).thread_name(|i| format!("host {i}")).build() {
+        // The loop itself is one of the pool's threads: work is handed over without allocation.
+        Ok(pool) => pool.install(|| executor.run()),
+        // Without threads of its own the work goes to rayon's.
+        Err(_) => executor.run(),
     }
 }
 
@@ -94,36 +115,7 @@ impl From<DeviceError> for Stop {
     }
 }
 
-impl<'a> Executor<'a> {
-    fn new(
-        job: &'a Job,
-        plan: &'a Plan,
-        device: &'a mut Trace,
-        progress: &'a Progress,
-        events: &'a mut (dyn FnMut(Event) + Send),
-        started: Instant,
-    ) -> Executor<'a> {
-        let check = |c: &Check| CheckReport {
-            text: c.text.clone(),
-            tolerance: c.tolerance.to_string(),
-            default_tolerance: c.default_tolerance,
-            ..CheckReport::default()
-        };
-        let tally = Tally {
-            run: 0,
-            checked: 0,
-            failed_rounds: 0,
-            explained: 0,
-            checks: job.checks.iter().map(check).collect(),
-            failures: Vec::new(),
-            told: 0,
-            last_failed: None,
-            times: Times::default(),
-            census: Census::default(),
-        };
-        Executor { job, plan, device, progress, events, started, tally }
-    }
-
+impl Executor<'_> {
     fn run(mut self) {
         use crate::device::Device;
         let (caps, name) = (self.device.caps().clone(), self.job.name.clone());
