@@ -103,7 +103,7 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
         match worker::resolve(&request) {
             Ok(resolved) => {
                 print::diagnostics(&resolved.text);
-                let count = |n: usize, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
+                let count = |n: usize, what: &str| plan::count(n as u64, what);
                 let name = request.spec.display();
                 if resolved.errors > 0 {
                     code = 2;

@@ -22,7 +22,7 @@ pub use build::{Options, PlanError, build};
 pub use classify::Class;
 pub use order::after_lists;
 pub use schedule::{Host, Schedule};
-pub use show::{bytes, nanoseconds, summary};
+pub use show::{bytes, count, nanoseconds, summary};
 pub use trust::{GUARD_WORD, Mode, Poison, Trust, poison_word};
 
 /// How a job runs on a device.

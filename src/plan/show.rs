@@ -42,27 +42,26 @@ pub fn summary(plan: &Plan) -> String {
     };
     let _ = write!(
         out,
-        "\nset-up    {} uploaded once, {} allocations, {} kernels\n\
-         a round   {} filled by the host, {} read back, {} launches, {} nodes; at least {} on the device\n\
-         naive     a loop that sets up every round anew: {} allocations and {} moved a round; here none and {}\n\
+        "\nset-up    {} uploaded once, {}, {}\n\
+         a round   {} filled by the host, {} read back, {}, {}; at least {} on the device\n\
+         naive     a loop that sets up every round anew: {} and {} moved a round; here none and {}\n\
          poison    {poisoned}\n\
          memory    device {}, host {}\n\
-         schedule  {} slot{}, host work {host}: {}\n",
+         schedule  {}, host work {host}: {}\n",
         bytes(cost.setup_upload),
-        cost.allocs,
-        cost.loads,
+        count(cost.allocs, "allocation"),
+        count(cost.loads, "kernel"),
         bytes(cost.round_upload),
         bytes(cost.round_download),
-        cost.launches,
-        nodes,
+        if cost.launches == 1 { "1 launch".to_string() } else { format!("{} launches", cost.launches) },
+        count(nodes as u64, "node"),
         nanoseconds(cost.lower_bound_ns),
-        plan.tensors.iter().filter(|t| t.steps.is_some()).count(),
+        count(plan.tensors.iter().filter(|t| t.steps.is_some()).count() as u64, "allocation"),
         bytes(cost.naive),
         bytes(cost.round_upload + cost.round_download),
         bytes(cost.device_peak),
         bytes(cost.host_peak),
-        plan.schedule.slots,
-        if plan.schedule.slots == 1 { "" } else { "s" },
+        count(plan.schedule.slots.into(), "slot"),
         plan.schedule.reason,
     );
     out
@@ -79,6 +78,11 @@ fn table<const N: usize>(out: &mut String, rows: &[[String; N]]) {
         let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(out, "{}", line.join("  ").trim_end());
     }
+}
+
+/// A number of things.
+pub fn count(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// A number of bytes as people write it.
