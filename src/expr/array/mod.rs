@@ -277,7 +277,9 @@ impl Program {
     /// Follows a [`Program::prepare`] of the same round. Allocates nothing; several threads may call it at once, each
     /// with registers of its own.
     ///
-    /// *Errors*: overflow and division by zero of exact integers; a tensor of the wrong size; elements beyond the result.
+    /// *Errors*: overflow and division by zero of exact integers; elements beyond the result.
+    ///
+    /// *Panics* when a tensor has become smaller since `prepare`.
     pub fn block<'r>(
         &self,
         scratch: &Scratch,
@@ -293,7 +295,7 @@ impl Program {
             let message = format!("{len} elements from {start}: a block has at most {BLOCK}, and the result has {elements}");
             return Err(TextError::new(0..0, message));
         }
-        self.check(inputs)?;
+        debug_assert!(self.check(inputs).is_ok(), "prepare has seen the same inputs");
         let mut result = 0;
         if len > 0 {
             let context = Context { slots: &scratch.slots, buffers: &scratch.buffers, inputs };
