@@ -68,10 +68,8 @@ pub enum Kind {
     OutOfBounds,
     /// An input that no step may write has other bytes than it was given.
     InputChanged,
-    /// An expectation or a variable has no value.
+    /// An expectation has no value.
     Evaluation,
-    /// A call to the device failed.
-    Device,
 }
 
 /// One thing that went wrong in one round.

@@ -14,6 +14,9 @@ use crate::worker::{self, Message, Outcome, Request, Watcher};
 
 static STOPS: AtomicU32 = AtomicU32::new(0);
 
+/// Of a job that runs in this process.
+static PROGRESS: Progress = Progress::new();
+
 /// All specs of the paths: files as they are, folders searched, in the order of their names.
 ///
 /// *Errors*: the exit code, after a message.
@@ -69,9 +72,13 @@ pub(super) fn run(args: &RunArgs) -> u8 {
         Err(code) => return code,
     };
     // A second handler cannot be installed; the program has only this one.
-    let _ = ctrlc::set_handler(|| {
+    let in_process_only = args.in_process;
+    let _ = ctrlc::set_handler(move || {
         if STOPS.fetch_add(1, Ordering::Relaxed) == 0 {
+            PROGRESS.ask_to_stop();
             let _ = writeln!(std::io::stderr(), "\nstopping after the rounds in flight; once more to stop at once");
+        } else if in_process_only {
+            std::process::exit(130);
         }
     });
     let program = match std::env::current_exe() {
@@ -149,7 +156,6 @@ fn write_json(file: &Path, reports: &[Report]) -> Result<(), u8> {
 }
 
 fn in_process(request: &Request) -> Outcome {
-    static PROGRESS: Progress = Progress::new();
     let mut diagnostics = String::new();
     let mut errors = 0;
     let mut report = None;

@@ -7,11 +7,10 @@ use rayon::prelude::*;
 
 use super::explain;
 use super::host::{HostSide, hash_of};
-use super::session::{Session, broken, range};
+use super::session::range;
 use super::slot::Slot;
-use super::{CHUNK, HASHED, MOST_EXPLAINED, Stop, Tally};
+use super::{CHUNK, HASHED, MOST_EXPLAINED, Tally};
 use crate::check::{Census, compare, compare_bytes};
-use crate::device::Device;
 use crate::diag::TextError;
 use crate::expr::{BLOCK, Block, Inputs, Program};
 use crate::job::{Check, Job, Want};
@@ -39,7 +38,7 @@ impl Inputs for RoundInputs<'_> {
 }
 
 /// Checks the round in a slot. Returns whether anything was wrong with it.
-pub(super) fn check(job: &Job, plan: &Plan, _session: &Session, slot: &mut Slot, host: &mut HostSide, tally: &mut Tally) -> bool {
+pub(super) fn check(job: &Job, plan: &Plan, slot: &mut Slot, host: &mut HostSide, tally: &mut Tally) -> bool {
     let before = tally.failures.len();
     let mut bad = false;
     let mut complete = true;
@@ -53,12 +52,14 @@ pub(super) fn check(job: &Job, plan: &Plan, _session: &Session, slot: &mut Slot,
     }
     let changed = AtomicBool::new(false);
     for (index, check) in job.checks.iter().enumerate() {
-        let mut next = std::mem::take(&mut host.next[check.tensor]);
+        let mut next = if check.keeps { std::mem::take(&mut host.next[check.tensor]) } else { Vec::new() };
         // The one of the last check is cleared, not made anew: it is large for a short round.
         let census = &mut tally.census;
         census.clear();
         let outcome = one(job, plan, slot, host, index, check, &mut next, if index == 0 { Some(&changed) } else { None }, census);
-        host.next[check.tensor] = next;
+        if check.keeps {
+            host.next[check.tensor] = next;
+        }
         match outcome {
             Ok(()) => {
                 let report = &mut tally.checks[index];
@@ -95,7 +96,7 @@ pub(super) fn check(job: &Job, plan: &Plan, _session: &Session, slot: &mut Slot,
     }
     let mode = plan.modes[slot.mode];
     if mode.guards {
-        let read = |z: &Zone| (mode.all_guards || z.near) && plan.memories[z.read.memory as usize].per_slot;
+        let read = |z: &Zone| mode.all_guards || z.near;
         for (index, zone) in plan.zones.iter().enumerate().filter(|(_, z)| read(z)) {
             let explain = tally.explained < MOST_EXPLAINED;
             let round = slot.round;
@@ -320,33 +321,6 @@ fn restore_guard(memory: &mut [u8], zone: &Zone) {
     for (i, byte) in memory[start..start + zone.bytes as usize].iter_mut().enumerate() {
         *byte = word[(zone.at.offset as usize + i) % 4];
     }
-}
-
-/// Reads the guards of memories that all slots share. Nothing is in flight.
-pub(super) fn shared_guards(
-    job: &Job,
-    plan: &Plan,
-    session: &Session,
-    device: &mut dyn Device,
-    tally: &mut Tally,
-    round: u64,
-) -> Result<(), Stop> {
-    if plan.modes.iter().all(|m| !m.guards) {
-        return Ok(());
-    }
-    for &index in &session.shared_zones {
-        let zone = &plan.zones[index];
-        let mapped = device.map(session.memory(0, zone.read.memory))?;
-        if zone.read.offset + zone.bytes > mapped.len() as u64 {
-            return Err(Stop::Device(broken("a guard zone lies outside its memory")));
-        }
-        let holds = guard_holds(&mapped, zone);
-        if !holds {
-            tally.failures.push(explain::out_of_bounds(job, plan, &mapped, zone, round, 0));
-        }
-        device.unmap(mapped)?;
-    }
-    Ok(())
 }
 
 /// A failure of a round with nothing said yet.

@@ -6,14 +6,17 @@ use super::session::range;
 use super::slot::Slot;
 use super::{HASHED, Tally};
 use crate::check::{Census, Evidence, describe};
-use crate::expr::{BLOCK, Inputs, Program};
+use crate::expr::{BLOCK, Block, Inputs, Program, Scratch};
 use crate::job::{Action, Contents, Job, Want};
 use crate::plan::{GUARD_WORD, Plan, Poison, Zone, poison_word};
-use crate::tensor::{Access, Dtype};
+use crate::tensor::Access;
 use crate::verdict::{At, Failure, Kind};
 
 /// Tensors larger than this are described by their census alone. *Units*: elements.
-const MOST_DESCRIBED: u64 = 1 << 28;
+const MOST_DESCRIBED: u64 = 1 << 26;
+
+/// An earlier round is looked at only where drawing it again costs less. *Units*: bytes.
+const MOST_REDRAWN: u64 = 32 << 20;
 
 /// A check that found elements out of tolerance.
 pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, index: usize, census: &Census) -> Failure {
@@ -49,10 +52,32 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
     let Some(got) = slot.bytes(read.from.memory).map(|bytes| &bytes[range(read.from, read.bytes)]) else { return out };
     let want_index = if check.wants.len() > 1 { slot.set as usize } else { 0 };
     let inputs = super::collect::RoundInputs { plan, slot, host };
-    let Some(want) = expected(&check.wants[want_index], &inputs, slot.round, tensor.dtype, tensor.bytes()) else { return out };
     let (dtype, size) = (tensor.dtype, tensor.dtype.size());
     let mut wrong = vec![false; got.len() / size];
-    mark(check, &check.wants[want_index], &inputs, slot.round, dtype, got, &mut wrong);
+    let mut want = vec![0; got.len()];
+    let judge = |from: usize, block: Block<'_>| {
+        let len = block.len();
+        encode(dtype, block, &mut want[from * size..(from + len) * size]);
+        for i in 0..len {
+            wrong[from + i] = !check.tolerance.accepts(dtype, dtype.load(got, from + i), block.number(i));
+        }
+    };
+    let evaluated = match &check.wants[want_index] {
+        Want::Expr(program) => match &host.scratch[index][want_index] {
+            // As the check prepared it.
+            Some(scratch) => evaluate(program, scratch, &inputs, slot.round, judge),
+            None => None,
+        },
+        other => golden(other, slot.round, tensor.bytes()).ok().map(|bytes| {
+            want.copy_from_slice(bytes);
+            for (i, wrong) in wrong.iter_mut().enumerate() {
+                *wrong = !check.tolerance.accepts(dtype, dtype.load(got, i), dtype.decode(dtype.load(bytes, i)));
+            }
+        }),
+    };
+    if evaluated.is_none() {
+        return out;
+    }
     let poisoned =
         plan.poison.iter().any(|p| p.tensor == check.tensor) && matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window(_));
     let past = slot.round.checked_sub(1).and_then(|round| Some((round, past_expectation(job, host, check, round)?)));
@@ -70,75 +95,17 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
     out
 }
 
-/// Marks the elements that are out of tolerance.
-fn mark(check: &crate::job::Check, want: &Want, inputs: &dyn Inputs, round: u64, dtype: Dtype, got: &[u8], wrong: &mut [bool]) {
-    let size = dtype.size();
-    match want {
-        Want::Expr(program) => {
-            let _ = evaluate(program, inputs, round, |from, block| {
-                for i in 0..block_len(&block) {
-                    let mut census = Census::default();
-                    let one = &got[(from + i) * size..(from + i + 1) * size];
-                    crate::check::compare(dtype, one, element(&block, i), (from + i) as u64, &check.tolerance, &mut census);
-                    wrong[from + i] = census.mismatched > 0;
-                }
-            });
-        }
-        other => {
-            let Ok(want) = golden(other, round, got.len() as u64) else { return };
-            for (i, (got, want)) in got.chunks_exact(size).zip(want.chunks_exact(size)).enumerate() {
-                let mut census = Census::default();
-                crate::check::compare_bytes(dtype, got, want, i as u64, &check.tolerance, &mut census);
-                wrong[i] = census.mismatched > 0;
-            }
-        }
-    }
-}
-
-fn block_len(block: &crate::expr::Block<'_>) -> usize {
-    match block {
-        crate::expr::Block::Int(v) => v.len(),
-        crate::expr::Block::Float(v) => v.len(),
-    }
-}
-
-fn element<'a>(block: &crate::expr::Block<'a>, i: usize) -> crate::expr::Block<'a> {
-    match block {
-        crate::expr::Block::Int(v) => crate::expr::Block::Int(&v[i..i + 1]),
-        crate::expr::Block::Float(v) => crate::expr::Block::Float(&v[i..i + 1]),
-    }
-}
-
-/// Evaluates a whole program with scratch of its own.
-fn evaluate(program: &Program, inputs: &dyn Inputs, round: u64, mut each: impl FnMut(usize, crate::expr::Block<'_>)) -> Option<()> {
-    let mut scratch = program.scratch();
+/// All blocks of a program whose scratch is prepared.
+fn evaluate(program: &Program, scratch: &Scratch, inputs: &dyn Inputs, round: u64, mut each: impl FnMut(usize, Block<'_>)) -> Option<()> {
     let mut registers = program.registers();
-    program.prepare(&mut scratch, inputs, round, false).ok()?;
     let elements = program.shape().elements();
     let mut from = 0;
     while from < elements {
         let len = (elements - from).min(BLOCK as u64) as usize;
-        let block = program.block(&scratch, &mut registers, inputs, round, from, len).ok()?;
-        each(from as usize, block);
+        each(from as usize, program.block(scratch, &mut registers, inputs, round, from, len).ok()?);
         from += len as u64;
     }
     Some(())
-}
-
-/// An expectation as bytes, rounded to the dtype.
-fn expected(want: &Want, inputs: &dyn Inputs, round: u64, dtype: Dtype, bytes: u64) -> Option<Vec<u8>> {
-    match want {
-        Want::Expr(program) => {
-            let mut out = vec![0; bytes as usize];
-            let size = dtype.size();
-            evaluate(program, inputs, round, |from, block| {
-                let len = block_len(&block);
-                encode(dtype, block, &mut out[from * size..(from + len) * size]);
-            })?;
-            Some(out)
-        }
-        other => golden(other, round, bytes).ok().map(<[u8]>::to_vec),
-    }
 }
 
 /// What an earlier round should have left: from its inputs, drawn again. Carried starts are not known any more.
@@ -152,19 +119,29 @@ fn past_expectation(job: &Job, host: &HostSide, check: &crate::job::Check, round
     let set = host.set_of(round);
     let want = &check.wants[if check.wants.len() > 1 { set as usize } else { 0 }];
     let tensor = &job.tensors[check.tensor];
-    let mut past = Past(Vec::new());
-    if let Want::Expr(program) = want {
-        for &id in program.tensors() {
-            let input = &job.tensors[id];
-            if input.carry || matches!(input.contents, Contents::None) {
-                return None;
-            }
-            let mut bytes = vec![0; input.bytes() as usize];
-            host.draw(job, id, set, round, &mut bytes, &mut []).ok()?;
-            past.0.push((id, bytes));
-        }
+    let Want::Expr(program) = want else {
+        return golden(want, round, tensor.bytes()).ok().map(<[u8]>::to_vec);
+    };
+    let inputs: u64 = program.tensors().iter().map(|&id| job.tensors[id].bytes()).sum();
+    if inputs + program.scratch_bytes(1) > MOST_REDRAWN {
+        return None;
     }
-    expected(want, &past, round, tensor.dtype, tensor.bytes())
+    let mut past = Past(Vec::new());
+    for &id in program.tensors() {
+        let input = &job.tensors[id];
+        if input.carry || matches!(input.contents, Contents::None) {
+            return None;
+        }
+        let mut bytes = vec![0; input.bytes() as usize];
+        host.draw(job, id, set, round, &mut bytes, &mut []).ok()?;
+        past.0.push((id, bytes));
+    }
+    let mut scratch = program.scratch(1);
+    program.prepare(&mut scratch, &past, round, false).ok()?;
+    let size = tensor.dtype.size();
+    let mut out = vec![0; tensor.bytes() as usize];
+    evaluate(program, &scratch, &past, round, |from, block| encode(tensor.dtype, block, &mut out[from * size..(from + block.len()) * size]))?;
+    Some(out)
 }
 
 /// Threads of one block along x of the last launch that writes a tensor, where that is more than one.

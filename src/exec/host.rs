@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::progress::{Phase, Progress};
 use super::{CHUNK, HASHED};
 use crate::data::{self, EVERY_ROUND, Key, Source};
 use crate::expr::{Registers, Scratch};
@@ -42,7 +43,7 @@ struct SetOrder {
 }
 
 impl HostSide {
-    pub fn new(job: &Job, plan: &Plan) -> HostSide {
+    pub fn new(job: &Job, plan: &Plan, progress: &Progress) -> HostSide {
         let seed = job.rounds.seed;
         let keys = job
             .tensors
@@ -68,7 +69,7 @@ impl HostSide {
             for &id in programs().flatten().flat_map(|p| p.tensors()) {
                 expected[id] = true;
             }
-            scratch.push(programs().map(|p| p.map(|p| p.scratch())).collect());
+            scratch.push(programs().map(|p| p.map(|p| p.scratch(threads))).collect());
             let of = |p: Option<&std::sync::Arc<crate::expr::Program>>| match p {
                 Some(p) => (0..threads).map(|_| std::sync::Mutex::new(p.registers())).collect(),
                 None => Vec::new(),
@@ -106,13 +107,16 @@ impl HostSide {
                 _ => 0,
             };
             for set in 0..sets {
+                progress.enter(Phase::Setup, 0);
                 let mut copy = vec![0; bytes];
                 host.generate(job, id, set as u32, &mut copy);
                 host.copies[id].push(copy);
             }
             if tensor.carry {
                 host.carried[id] = vec![0; bytes];
-                host.next[id] = vec![0; bytes];
+                if job.checks.iter().any(|c| c.tensor == id && c.keeps) {
+                    host.next[id] = vec![0; bytes];
+                }
             }
         }
         host.restart(job);
@@ -241,7 +245,8 @@ impl HostSide {
 
     /// The expectations of this round are the starts of the next.
     pub fn advance(&mut self) {
-        for (carried, next) in self.carried.iter_mut().zip(&mut self.next) {
+        // A carried tensor that no step writes stays at its start.
+        for (carried, next) in self.carried.iter_mut().zip(&mut self.next).filter(|(_, next)| !next.is_empty()) {
             std::mem::swap(carried, next);
         }
     }

@@ -36,7 +36,7 @@ pub(crate) const CHUNK: u64 = 64 << 10;
 /// Elements that one hash covers: a block of an expectation, so that both read them from the nearest cache.
 pub(crate) const HASHED: u64 = crate::expr::BLOCK as u64;
 
-/// A number of rounds and what came of them; grows while the job runs.
+/// The rounds so far and what came of them.
 pub(crate) struct Tally {
     pub run: u64,
     pub checked: u64,
@@ -171,13 +171,10 @@ impl Executor<'_> {
     }
 
     fn verdict(&self) -> Verdict {
-        let evaluation = self.tally.failures.iter().any(|f| matches!(f.kind, Kind::Evaluation | Kind::Device));
         if self.tally.failed_rounds > 0 {
-            return if evaluation && self.tally.failures.iter().all(|f| matches!(f.kind, Kind::Evaluation | Kind::Device)) {
-                Verdict::Error
-            } else {
-                Verdict::Fail
-            };
+            // Expectations that have no value say nothing of the kernels.
+            let unknown = !self.tally.failures.is_empty() && self.tally.failures.iter().all(|f| f.kind == Kind::Evaluation);
+            return if unknown { Verdict::Error } else { Verdict::Fail };
         }
         if self.job.checks.is_empty() {
             return Verdict::Unchecked;
@@ -191,19 +188,18 @@ impl Executor<'_> {
     fn all_rounds(&mut self, setup_counts: &mut crate::device::Counts) -> Result<(), Stop> {
         self.progress.enter(Phase::Compile, 0);
         let kernels = session::load(self.job, self.device, self.progress)?;
-        let mut host = HostSide::new(self.job, self.plan);
+        self.progress.enter(Phase::Setup, 0);
+        let mut host = HostSide::new(self.job, self.plan, self.progress);
         if self.plan.fresh {
             return self.fresh_rounds(&kernels, &mut host, setup_counts);
         }
-        self.progress.enter(Phase::Setup, 0);
-        let session = Session::open(self.job, self.plan, self.device, &kernels, &mut host)?;
+        let session = Session::open(self.job, self.plan, self.device, &kernels, &mut host, self.progress)?;
         session.start(self.device)?;
         let mut ring = Ring::new(self.job, self.plan);
         let result = self.warm_rounds(&session, &mut ring, &mut host, setup_counts);
         let released = ring.release(self.device);
         result?;
-        released?;
-        self.final_guards(&session, self.plan.rounds.count.saturating_sub(1))
+        Ok(released?)
     }
 
     /// The warm-up, then all rounds.
@@ -269,7 +265,7 @@ impl Executor<'_> {
         for round in 0..self.plan.rounds.count {
             self.interrupted()?;
             self.progress.enter(Phase::Setup, round);
-            let session = Session::open(self.job, self.plan, self.device, kernels, host)?;
+            let session = Session::open(self.job, self.plan, self.device, kernels, host, self.progress)?;
             session.start(self.device)?;
             if self.job.tensors.iter().any(|t| t.carry) {
                 session.put_carried(self.device, self.job, self.plan, host)?;
@@ -279,7 +275,6 @@ impl Executor<'_> {
             let released = ring.release(self.device);
             result?;
             released?;
-            self.final_guards(&session, round)?;
             if self.job.tensors.iter().any(|t| t.carry) {
                 session.keep_carried(self.device, self.job, self.plan, host)?;
             }
@@ -332,11 +327,11 @@ impl Executor<'_> {
         let round = slot.round;
         let clock = self.timed(round).then(Instant::now);
         self.progress.enter(Phase::Run, round);
-        slot.wait(self.plan, session, self.device)?;
+        slot.wait(session, self.device)?;
         let waited = clock.map(|c| c.elapsed().as_nanos() as u64);
         if checked {
             self.progress.enter(Phase::Check, round);
-            let bad = collect::check(self.job, self.plan, session, slot, host, &mut self.tally);
+            let bad = collect::check(self.job, self.plan, slot, host, &mut self.tally);
             self.tally.run += 1;
             if bad {
                 self.failed(round);
@@ -370,16 +365,6 @@ impl Executor<'_> {
             (self.events)(Event::Failed(Box::new(failure.clone())));
         }
         self.tally.told = self.tally.failures.len();
-    }
-
-    /// Guards of memories that all slots share are read once nothing is in flight.
-    fn final_guards(&mut self, session: &Session, round: u64) -> Result<(), Stop> {
-        let before = self.tally.failures.len();
-        collect::shared_guards(self.job, self.plan, session, self.device, &mut self.tally, round)?;
-        if self.tally.failures.len() > before {
-            self.failed(round);
-        }
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::host::HostSide;
-use super::progress::Progress;
+use super::progress::{Phase, Progress};
 use crate::device::{Arg, Cmd, Device, DeviceError, Graph, Kernel, Mem, Node, Place, Point, Queue, Result, Slice};
 use crate::job::Job;
 use crate::plan::{Class, GUARD_WORD, Home, Plan, Zone};
@@ -16,7 +16,8 @@ pub(super) struct Session {
     /// By slot: the graphs of the plan.
     pub graphs: Vec<Vec<Graph>>,
     start: Vec<Node>,
-    pub shared_zones: Vec<usize>,
+    /// By slot.
+    poison: Vec<Vec<Node>>,
     /// All slots write the same carried tensors, so every round waits for the one before it.
     pub carries: bool,
     /// A memory that holds the guard pattern, once one had to be put back.
@@ -36,7 +37,14 @@ pub(super) fn load(job: &Job, device: &mut dyn Device, progress: &Progress) -> R
 
 impl Session {
     /// Allocates, uploads and records. On an error, `reset` of the device frees what was made.
-    pub fn open(job: &Job, plan: &Plan, device: &mut dyn Device, kernels: &[Kernel], host: &mut HostSide) -> Result<Session> {
+    pub fn open(
+        job: &Job,
+        plan: &Plan,
+        device: &mut dyn Device,
+        kernels: &[Kernel],
+        host: &mut HostSide,
+        progress: &Progress,
+    ) -> Result<Session> {
         let slots = plan.schedule.slots as usize;
         let mut memories: Vec<Vec<Mem>> = vec![Vec::with_capacity(plan.memories.len()); slots];
         for memory in &plan.memories {
@@ -50,8 +58,8 @@ impl Session {
             }
         }
         let mut session =
-            Session { memories, graphs: Vec::new(), start: Vec::new(), shared_zones: Vec::new(), carries: false, pattern: Cell::new(None) };
-        session.upload(job, plan, device, host)?;
+            Session { memories, graphs: Vec::new(), start: Vec::new(), poison: Vec::new(), carries: false, pattern: Cell::new(None) };
+        session.upload(job, plan, device, host, progress)?;
         let set_up: Vec<Vec<Node>> = (0..slots).map(|slot| session.translate(&plan.setup_nodes, slot, kernels)).collect();
         for (slot, nodes) in set_up.iter().enumerate() {
             // Memories that all slots share are set up once, with the first.
@@ -68,11 +76,11 @@ impl Session {
         }
         session.carries = slots > 1 && plan.tensors.iter().any(|t| t.class == Class::Carried);
         session.start = session.translate(&plan.start_nodes, 0, kernels);
-        session.shared_zones = (0..plan.zones.len()).filter(|&z| !plan.memories[plan.zones[z].read.memory as usize].per_slot).collect();
+        session.poison = (0..slots).map(|slot| session.translate(&plan.poison_nodes, slot, kernels)).collect();
         Ok(session)
     }
 
-    fn upload(&mut self, job: &Job, plan: &Plan, device: &mut dyn Device, host: &mut HostSide) -> Result<()> {
+    fn upload(&mut self, job: &Job, plan: &Plan, device: &mut dyn Device, host: &mut HostSide, progress: &Progress) -> Result<()> {
         for (id, memory) in plan.memories.iter().enumerate() {
             if memory.per_slot || !plan.setup.iter().any(|u| u.to.memory == id as u32) {
                 continue;
@@ -85,6 +93,7 @@ impl Session {
                 }
             }
             for upload in plan.setup.iter().filter(|u| u.to.memory == id as u32) {
+                progress.enter(Phase::Setup, 0);
                 let range = range(upload.to, upload.bytes);
                 host.generate(job, upload.tensor, upload.set, &mut bytes[range]);
             }
@@ -93,10 +102,10 @@ impl Session {
         Ok(())
     }
 
-    /// Puts carried tensors at their start. Nothing is in flight.
+    /// Puts carried tensors at their start, and poison where a level has it once. Nothing is in flight.
     pub fn start(&self, device: &mut dyn Device) -> Result<()> {
-        if !self.start.is_empty() {
-            let point = device.submit(Queue(0), &[], &self.start)?;
+        for nodes in [&self.start].into_iter().chain(&self.poison).filter(|nodes| !nodes.is_empty()) {
+            let point = device.submit(Queue(0), &[], nodes)?;
             device.wait(point)?;
         }
         Ok(())

@@ -143,7 +143,7 @@ impl Slot {
     }
 
     /// Waits for the round and takes the bytes that a check reads.
-    pub fn wait(&mut self, _plan: &Plan, session: &Session, device: &mut dyn Device) -> Result<(), Stop> {
+    pub fn wait(&mut self, session: &Session, device: &mut dyn Device) -> Result<(), Stop> {
         if let Some(point) = self.point.take() {
             device.wait(point)?;
         }

@@ -21,6 +21,8 @@ pub use scalar::{Place, Scalar, integer};
 pub use scope::{Name, Scope};
 pub use view::{View, parse_range, parse_view};
 
+use crate::tensor::Number;
+
 /// The most elements that one [`Block`] has.
 pub const BLOCK: usize = 1024;
 
@@ -29,4 +31,23 @@ pub const BLOCK: usize = 1024;
 pub enum Block<'a> {
     Int(&'a [i128]),
     Float(&'a [f64]),
+}
+
+impl Block<'_> {
+    /// Number of elements.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        match self {
+            Block::Int(values) => values.len(),
+            Block::Float(values) => values.len(),
+        }
+    }
+
+    /// One element. *Panics* when it lies beyond the block.
+    pub fn number(&self, at: usize) -> Number {
+        match self {
+            Block::Int(values) => Number::Int(values[at]),
+            Block::Float(values) => Number::Float(values[at]),
+        }
+    }
 }

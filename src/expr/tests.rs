@@ -338,7 +338,7 @@ proptest! {
             let _ = integer(&expr, &dims);
             let _ = Scalar::bind(&expr, &dims, Place::Float).map(|scalar| scalar.eval(1));
             if let Ok(program) = compile(&expr, &dims, &dims.shape).and_then(|program| program.broadcast_to(&dims.shape)) {
-                let (mut scratch, mut registers) = (program.scratch(), program.registers());
+                let (mut scratch, mut registers) = (program.scratch(2), program.registers());
                 if program.prepare(&mut scratch, &inputs, 1, false).is_ok() {
                     let _ = program.block(&scratch, &mut registers, &inputs, 1, 0, 12);
                 }

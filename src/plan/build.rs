@@ -28,6 +28,8 @@ pub enum PlanError {
     TooLarge { kind: &'static str, needs: u64, limit: u64, largest: String, help: &'static str },
     #[error("tensor `{tensor}` has {bytes} bytes, the largest allocation of the device is {limit}")]
     LargestAlloc { tensor: String, bytes: u64, limit: u64 },
+    #[error("the steps of a round depend on each other in more than {limit} places: let fewer steps read what many others write part by part")]
+    TooManyEdges { limit: u64 },
     #[error("kernel `{kernel}` has a block of {block:?}, the device's largest is {limit}")]
     Block { kernel: String, block: [u32; 3], limit: String },
 }
@@ -64,6 +66,8 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
             return Err(PlanError::Block { kernel: kernel.name.clone(), block: kernel.block, limit });
         }
     }
+    // Where the device is the host, its memory is all there is.
+    let host_limit = job.limits.host_memory.unwrap_or(if caps.unified { caps.memory } else { u64::MAX });
     let device_limit = job.limits.device_memory.unwrap_or(u64::MAX).min(caps.memory);
     let sets_can_stay = job.sets.len() <= MOST_RESIDENT_SETS;
     let mut last = None;
@@ -75,7 +79,6 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
         let mut slots = options.slots;
         loop {
             let plan = attempt(job, caps, &Options { slots, ..*options }, *sets_stay)?;
-            let host_limit = job.limits.host_memory.unwrap_or(u64::MAX);
             if plan.cost.device_peak <= device_limit && plan.cost.host_peak <= host_limit {
                 return Ok(plan);
             }
@@ -95,7 +98,7 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
     let (kind, needs, limit) = if plan.cost.device_peak > device_limit {
         ("device", plan.cost.device_peak, device_limit)
     } else {
-        ("host", plan.cost.host_peak, job.limits.host_memory.unwrap_or(u64::MAX))
+        ("host", plan.cost.host_peak, host_limit)
     };
     let limited = job.limits.device_memory.is_some() || job.limits.host_memory.is_some();
     let help = if limited { " (see [limits])" } else { "" };
@@ -249,8 +252,11 @@ impl Draft<'_> {
         let checked: Vec<usize> = (0..self.tensors.len()).filter(|&id| self.uses[id].checked && self.tensors[id].steps.is_some()).collect();
         let snapshots: Vec<usize> = checked.iter().copied().filter(|&id| self.tensors[id].class == Class::Carried).collect();
         let tensors = items.len();
+        // Its guards too: the zones so far are those of carried memory.
+        let shared = self.zones.len();
         if unified {
             items.extend(snapshots.iter().map(|&id| (id, whole(self.tensors[id].bytes))));
+            items.extend(self.zones.iter().map(|z| (z.before.or(z.behind).unwrap_or(0), whole(z.bytes))));
         }
         let place = if unified { Place::Shared } else { Place::Device };
         let homes = self.arena("slot", place, true, &items, true)?;
@@ -272,6 +278,9 @@ impl Draft<'_> {
         }
         if unified {
             let copies: Vec<Home> = homes[tensors..].to_vec();
+            for (zone, &read) in self.zones[..shared].iter_mut().zip(&copies[snapshots.len()..]) {
+                zone.read = read;
+            }
             for &id in &checked {
                 let snapshot = snapshots.iter().position(|&s| s == id).map(|at| copies[at]);
                 if let Some(from) = snapshot.or(self.tensors[id].home) {
@@ -324,10 +333,11 @@ impl Draft<'_> {
         let moved = cost.round_steps + cost.round_copied + cost.round_filled;
         cost.lower_bound_ns = (moved as f64 / self.caps.bytes_per_ns) as u64;
         let cheap = output_bytes * 20 <= moved;
-        let modes = trust::modes(options.trust, output_bytes <= SMALL_OUTPUTS || cheap || classify::sets_repeat(job), output_bytes > 0);
+        let stale_could_pass = self.poison.iter().any(|p| !classify::expected_anew(job, p.tensor));
+        let modes = trust::modes(options.trust, output_bytes <= SMALL_OUTPUTS || cheap || stale_could_pass, output_bytes > 0);
         let sets = self.sets_on_device();
-        let graphs =
-            (0..sets.max(1)).flat_map(|set| modes.iter().map(move |mode| (set, mode))).map(|(set, mode)| self.round(set, mode)).collect();
+        let kinds = (0..sets.max(1)).flat_map(|set| modes.iter().map(move |mode| (set, mode)));
+        let graphs = kinds.map(|(set, mode)| ordered(self.round(set, mode))).collect::<Result<Vec<_>, _>>()?;
         let widest = job.steps.iter().filter_map(|s| match &s.action {
             Action::Launch { grid, .. } => {
                 Some(grid.iter().map(|g| if let Word::Const(n) = g { *n } else { 1 }).fold(1u64, u64::saturating_mul))
@@ -363,7 +373,6 @@ impl Draft<'_> {
                 }
             }
         }
-        setup_nodes.extend(at_setup);
         setup_nodes.append(&mut self.setup_copies);
         Ok(Plan {
             job: job.name.clone(),
@@ -372,8 +381,9 @@ impl Draft<'_> {
             fresh: options.fresh,
             schedule,
             setup: self.setup,
-            setup_nodes: ordered(setup_nodes),
-            start_nodes: ordered(self.start),
+            setup_nodes: ordered(setup_nodes)?,
+            start_nodes: ordered(self.start)?,
+            poison_nodes: ordered(at_setup)?,
             graphs,
             sets,
             modes,
@@ -403,8 +413,8 @@ impl Draft<'_> {
         cost.round_upload = self.fills.iter().map(|f| f.bytes).sum();
         cost.round_download = self.reads.iter().map(|r| r.bytes).sum();
         let mode = trust::modes(Trust::Fast, true, false)[0];
-        for node in self.round(0, &mode) {
-            match &node.cmd {
+        for cmd in self.round(0, &mode) {
+            match &cmd {
                 Cmd::Copy { src, .. } => cost.round_copied += 2 * src.len,
                 Cmd::Fill { dst, .. } => cost.round_filled += dst.len,
                 Cmd::Launch { .. } => cost.launches += 1,
@@ -436,7 +446,7 @@ impl Draft<'_> {
             }
         }
         let programs = self.job.checks.iter().flat_map(|c| &c.wants).map(|w| match w {
-            Want::Expr(program) => program.scratch_bytes(),
+            Want::Expr(program) => program.scratch_bytes(self.caps.lanes as usize),
             Want::Bytes(bytes) => bytes.len() as u64,
             Want::File { .. } => 0,
         });

@@ -142,7 +142,15 @@ pub(super) fn fill_word(job: &Job, tensor: usize) -> Option<u32> {
     Some(crate::job::repeat_to_32(bits, t.dtype) as u32)
 }
 
-/// Whether the same contents can come back to a slot, so that what an earlier round left could pass.
-pub(super) fn sets_repeat(job: &Job) -> bool {
-    !job.tensors.iter().any(|t| matches!(t.contents, Contents::Drawn(_)))
+/// Whether what a checked tensor must be differs from round to round, so that what an earlier round left cannot pass.
+pub(super) fn expected_anew(job: &Job, tensor: usize) -> bool {
+    let anew = |want: &Want| match want {
+        Want::Expr(program) => {
+            let drawn = |&id: &usize| job.tensors[id].carry || matches!(job.tensors[id].contents, Contents::Drawn(_));
+            program.uses_round() || program.tensors().iter().any(drawn)
+        }
+        Want::File { row: Some(row), .. } => row.uses_round(),
+        Want::File { row: None, .. } | Want::Bytes(_) => false,
+    };
+    job.checks.iter().filter(|c| c.tensor == tensor).all(|c| c.wants.iter().all(anew))
 }

@@ -43,6 +43,8 @@ pub struct Plan {
     pub setup_nodes: Vec<Node>,
     /// Put carried tensors at their start: before the warm-up and again after it.
     pub start_nodes: Vec<Node>,
+    /// Fill outputs with poison at level fast, which has no other: at set-up, and again after the warm-up.
+    pub poison_nodes: Vec<Node>,
     /// Per set (or one) and mode, the nodes of a round; see [`Plan::graph`].
     pub graphs: Vec<Vec<Node>>,
     pub sets: u32,

@@ -1,7 +1,7 @@
 //! The commands of a round for one set and mode: uploads, restores, clears, poison, steps, read-back, guards.
 
-use super::build::Draft;
-use super::order::after_lists;
+use super::build::{Draft, PlanError};
+use super::order::{MOST_EDGES, after_lists};
 use super::trust::WINDOWS;
 use super::{Class, Home, Mode, Poison};
 use crate::device::{Arg, Cmd, Kernel, Mem, Node, Slice, Word};
@@ -12,10 +12,10 @@ pub(super) fn slice(home: Home, bytes: u64) -> Slice {
     Slice { mem: Mem(home.memory), offset: home.offset, len: bytes }
 }
 
-/// Commands in list order with what each waits for.
-pub(super) fn ordered(cmds: Vec<Cmd>) -> Vec<Node> {
-    let lists = after_lists(&cmds.iter().collect::<Vec<_>>());
-    cmds.into_iter().zip(lists).map(|(cmd, after)| Node { cmd, after }).collect()
+/// Commands in list order with what each waits for. *Errors*: more edges than a plan may have.
+pub(super) fn ordered(cmds: Vec<Cmd>) -> Result<Vec<Node>, PlanError> {
+    let lists = after_lists(&cmds.iter().collect::<Vec<_>>()).ok_or(PlanError::TooManyEdges { limit: MOST_EDGES as u64 })?;
+    Ok(cmds.into_iter().zip(lists).map(|(cmd, after)| Node { cmd, after }).collect())
 }
 
 /// The part of an output that a window covers; windows are whole words and tile the output.
@@ -41,8 +41,8 @@ impl Draft<'_> {
         Slice { mem: Mem(home.memory), offset: home.offset + view.offset, len: view.len }
     }
 
-    /// The nodes of a round.
-    pub(super) fn round(&self, set: u32, mode: &Mode) -> Vec<Node> {
+    /// The commands of a round, in an order that is legal.
+    pub(super) fn round(&self, set: u32, mode: &Mode) -> Vec<Cmd> {
         let mut cmds = Vec::new();
         for fill in self.fills.iter().filter(|f| !f.bound) {
             if let Some(home) = self.tensors[fill.tensor].home {
@@ -107,7 +107,7 @@ impl Draft<'_> {
         for zone in self.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near) && z.at != z.read) {
             cmds.push(Cmd::Copy { src: slice(zone.at, zone.bytes), dst: slice(zone.read, zone.bytes) });
         }
-        ordered(cmds)
+        cmds
     }
 }
 

@@ -34,9 +34,13 @@ struct Segment {
     readers: Vec<u32>,
 }
 
+/// Edges that a list of commands may have.
+pub const MOST_EDGES: usize = 16 << 20;
+
 /// For every command, the earlier ones it must wait for, ascending: the last writer of each byte it uses, and the
-/// readers since of each byte it writes. Nothing transitive is added or removed.
-pub fn after_lists(cmds: &[&Cmd]) -> Vec<Vec<u32>> {
+/// readers since of each byte it writes. Nothing transitive is added or removed. `None` where that is more than
+/// [`MOST_EDGES`]: many readers of one place, each part of which is then written by many.
+pub fn after_lists(cmds: &[&Cmd]) -> Option<Vec<Vec<u32>>> {
     let used: Vec<Vec<Access>> = cmds.iter().map(|cmd| accesses(cmd)).collect();
     // Bytes that nothing writes order nothing, however often they are read.
     let mut written: HashMap<u32, Vec<(u64, u64)>> = HashMap::new();
@@ -56,6 +60,7 @@ pub fn after_lists(cmds: &[&Cmd]) -> Vec<Vec<u32>> {
     }
     let mut memories: HashMap<u32, BTreeMap<u64, Segment>> = HashMap::new();
     let mut lists = Vec::with_capacity(cmds.len());
+    let mut edges = 0;
     for (node, accesses) in used.iter().enumerate() {
         let node = node as u32;
         let mut after: Vec<u32> = Vec::new();
@@ -71,9 +76,13 @@ pub fn after_lists(cmds: &[&Cmd]) -> Vec<Vec<u32>> {
         after.sort_unstable();
         after.dedup();
         after.retain(|&a| a != node);
+        edges += after.len();
+        if edges > MOST_EDGES {
+            return None;
+        }
         lists.push(after);
     }
-    lists
+    Some(lists)
 }
 
 fn touch(segments: &mut BTreeMap<u64, Segment>, start: u64, end: u64, write: bool, node: u32, after: &mut Vec<u32>) {
@@ -181,7 +190,7 @@ mod tests {
         #[test]
         fn edges_equal_those_of_a_byte_map(cmds in prop::collection::vec(cmd(), 0..40)) {
             let cmds: Vec<&Cmd> = cmds.iter().collect();
-            prop_assert_eq!(after_lists(&cmds), oracle(&cmds));
+            prop_assert_eq!(after_lists(&cmds), Some(oracle(&cmds)));
         }
     }
 
@@ -191,7 +200,17 @@ mod tests {
         let cmds: Vec<Cmd> = (0..50_000u64)
             .map(|i| Cmd::Copy { src: Slice { offset: (i % 1000) * 8, len: 64, ..x }, dst: Slice { mem: Mem(1), offset: i * 64, len: 64 } })
             .collect();
-        let lists = after_lists(&cmds.iter().collect::<Vec<_>>());
+        let lists = after_lists(&cmds.iter().collect::<Vec<_>>()).unwrap();
         assert!(lists.iter().all(Vec::is_empty));
+    }
+
+    /// Readers of the whole, then writers of its parts: an edge from each writer to each reader.
+    #[test]
+    fn more_edges_than_memory_is_no_list() {
+        let part = |mem, offset, len| Slice { mem: Mem(mem), offset, len };
+        let reads = (0..6000u64).map(|i| Cmd::Copy { src: part(0, 0, 1 << 16), dst: part(1, i << 16, 1 << 16) });
+        let writes = (0..6000u64).map(|i| Cmd::Fill { dst: part(0, i * 8, 8), pattern: Word::Const(0) });
+        let cmds: Vec<Cmd> = reads.chain(writes).collect();
+        assert_eq!(after_lists(&cmds.iter().collect::<Vec<_>>()), None);
     }
 }

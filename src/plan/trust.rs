@@ -11,7 +11,7 @@ use crate::tensor::Dtype;
 pub enum Trust {
     /// Poison at set-up; guards are not read; inputs are not hashed.
     Fast,
-    /// Outputs are poisoned in every round, guards beside them read in every round, inputs hashed.
+    /// Outputs are poisoned in every round, large ones in part; guards beside them are read in every round; inputs are hashed.
     #[default]
     Standard,
 }
@@ -68,7 +68,7 @@ pub fn poison_word(dtype: Dtype, round: u64) -> u32 {
     }
 }
 
-/// The modes of a plan. `first_round_cost` tells whether poisoning all outputs in every round is cheap enough.
+/// The modes of a plan: `always_full` where all outputs are poisoned in every round, `outputs` where there are any.
 pub(super) fn modes(trust: Trust, always_full: bool, outputs: bool) -> Vec<Mode> {
     if trust == Trust::Fast {
         return vec![Mode { poison: Poison::Nothing, all_guards: false, guards: false }];

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use memmap2::MmapMut;
@@ -61,17 +61,37 @@ pub(super) fn open_page(path: &Path) -> io::Result<&'static Progress> {
     Ok(view(Box::leak(Box::new(map(&file)?))))
 }
 
-/// The descriptor for messages: the parent gives it as standard input, from where it is moved out of a kernel's way.
+/// The descriptor for messages: the parent gives it as standard input, and a kernel that reads or writes that one
+/// finds nothing there. One that looks for the real one can still write to it: this keeps accidents out, not attacks.
 pub(super) fn event_pipe() -> io::Result<File> {
-    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+    let events = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let nothing = File::options().read(true).write(true).open("/dev/null")?;
+    // SAFETY: both descriptors are open; the old standard input lives on as `events`.
+    if unsafe { libc::dup2(nothing.as_raw_fd(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(events)
 }
 
-/// Ends a process group at once.
+/// Whether a child has ended; its number stays its own until it is waited for.
+pub(super) fn has_ended(child: u32) -> io::Result<bool> {
+    // SAFETY: all zeros is a value of this plain C struct.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` outlives the call, which only looks (WNOWAIT).
+    let result = unsafe { libc::waitid(libc::P_PID, child, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Without an ended child nothing is written.
+    Ok(info.si_signo != 0)
+}
+
+/// Ends a process group at once. The leader has not been waited for, so that the number is still the group's.
 pub(super) fn kill_group(leader: u32) {
     if let Ok(group) = i32::try_from(leader)
         && group > 1
     {
-        // SAFETY: a plain system call; the group is the worker's, which is not yet reaped, so its number is its own.
+        // SAFETY: a plain system call.
         unsafe { libc::kill(-group, libc::SIGKILL) };
     }
 }

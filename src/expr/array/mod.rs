@@ -159,13 +159,13 @@ impl Program {
         self.stages.iter().map(count).max().unwrap_or(0)
     }
 
-    /// Storage for [`Program::prepare`]; one for each evaluation that is under way at the same time.
-    pub fn scratch(&self) -> Scratch {
+    /// Storage for [`Program::prepare`] on so many threads; one for each evaluation that is under way at the same time.
+    pub fn scratch(&self, threads: usize) -> Scratch {
         let buffer = |size: &BufferSize| match size.class {
             Class::Float => Buffer::Float(vec![0.0; size.elements as usize]),
             Class::Int => Buffer::Int(vec![0; size.elements as usize]),
         };
-        let workers = if self.bodies().next().is_some() { rayon::current_num_threads() } else { 0 };
+        let workers = if self.bodies().next().is_some() { threads.max(1) } else { 0 };
         Scratch {
             slots: self.slots.clone(),
             buffers: self.buffers.iter().map(buffer).collect(),
@@ -176,10 +176,10 @@ impl Program {
     }
 
     /// What [`Program::scratch`] allocates. *Units*: bytes.
-    pub fn scratch_bytes(&self) -> u64 {
+    pub fn scratch_bytes(&self, threads: usize) -> u64 {
         let size = |size: &BufferSize| size.elements.saturating_mul(if size.class == Class::Float { 8 } else { 16 });
         let buffers = self.buffers.iter().map(size).fold(0, u64::saturating_add);
-        let workers = if self.bodies().next().is_some() { rayon::current_num_threads() as u64 } else { 0 };
+        let workers = if self.bodies().next().is_some() { threads.max(1) as u64 } else { 0 };
         let registers = workers * Registers::bytes(self.worker_registers());
         let partials = self.partials().saturating_mul(size_of::<Partial>() as u64);
         let slots = (self.slots.len() * size_of::<Slot>()) as u64;

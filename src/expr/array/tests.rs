@@ -51,7 +51,7 @@ impl World {
     }
 
     fn evaluate(&self, program: &Program, parallel: bool) -> Result<Vec<Number>, TextError> {
-        let (mut scratch, mut registers) = (program.scratch(), program.registers());
+        let (mut scratch, mut registers) = (program.scratch(2), program.registers());
         program.prepare(&mut scratch, self, 5, parallel)?;
         let (mut values, mut start) = (Vec::new(), 0);
         while start < program.shape().elements() {
@@ -241,7 +241,7 @@ fn times() {
     ] {
         let program = w.compile(text, shape).unwrap();
         for parallel in [false, true] {
-            let (mut scratch, mut registers) = (program.scratch(), program.registers());
+            let (mut scratch, mut registers) = (program.scratch(2), program.registers());
             let mut best = f64::INFINITY;
             for _ in 0..5 {
                 let start = Instant::now();
