@@ -90,7 +90,11 @@ impl Resolver<'_> {
                     Some(Expect::Table(_)) => format!("{name} = values of the spec"),
                     None => format!("{name} = the set's expectation"),
                 };
-                checks.push(Check { tensor: id, wants, tolerance, default_tolerance, place: at, text });
+                // The first check of a carried tensor that expressions can answer; a later one is a claim only.
+                let keeps = tensor.carry
+                    && wants.iter().all(|want| matches!(want, Want::Expr(_)))
+                    && !checks.iter().any(|c: &Check| c.keeps && c.tensor == id);
+                checks.push(Check { tensor: id, wants, keeps, tolerance, default_tolerance, place: at, text });
             }
         }
         self.uncovered(tensors, &from_sets);
@@ -138,7 +142,7 @@ impl Resolver<'_> {
                 let Want::Expr(program) = want else { continue };
                 for &id in program.tensors() {
                     let Some((name, Some(tensor))) = tensors.get_index(id) else { continue };
-                    let expected = checks.iter().any(|c| c.tensor == id && c.wants.iter().all(|w| matches!(w, Want::Expr(_))));
+                    let expected = checks.iter().any(|c| c.keeps && c.tensor == id);
                     if tensor.carry && !expected && written(lowered, id) {
                         self.report(
                             Diagnostic::error("carried", check.place.to("expect"), format!("what carried `{name}` holds at the start of a round is not known"))
@@ -381,4 +385,29 @@ fn repeat(bits: u64, dtype: Dtype, shape: &Shape) -> Arc<[u8]> {
 /// Whether a tensor's contents can differ between rounds.
 pub(super) fn varies(tensor: &Tensor) -> bool {
     tensor.carry || matches!(tensor.contents, Contents::Drawn(_) | Contents::Sets(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::job::{Job, Overrides, resolve};
+    use crate::spec::{self, Backend};
+
+    fn job(text: &str) -> Job {
+        let loaded = spec::parse("specs/text.toml".into(), text.into(), "tests/specs/good".into());
+        let (job, problems) = resolve(&loaded, Backend::Cpu, &Overrides::default());
+        job.unwrap_or_else(|| panic!("{problems:?}"))
+    }
+
+    #[test]
+    fn the_first_check_by_expression_gives_a_carried_start() {
+        let text = "[tensors]\nt = { dtype = \"i32\", shape = [2], data = \"zeros\", carry = true }\n\
+                    u = { dtype = \"i32\", shape = [2] }\n\
+                    [[steps]]\nfill = \"t\"\nwith = 1\n[[steps]]\nfill = \"u\"\nwith = 1\n\
+                    [[checks]]\ntensor = \"u\"\nexpect = \"1\"\n\
+                    [[checks]]\ntensor = \"t\"\nexpect = { values = [1, 1] }\n\
+                    [[checks]]\ntensor = \"t\"\nexpect = \"min(t + 1, 1)\"\n\
+                    [[checks]]\ntensor = \"t\"\nexpect = \"1\"\n";
+        let keeps: Vec<bool> = job(text).checks.iter().map(|c| c.keeps).collect();
+        assert_eq!(keeps, [false, false, true, false]);
+    }
 }

@@ -195,6 +195,8 @@ pub struct Check {
     pub tensor: usize,
     /// What the tensor must be: one for all rounds, or one per set.
     pub wants: Vec<Want>,
+    /// Its expectation is what the carried tensor holds at the start of the next round.
+    pub keeps: bool,
     pub tolerance: Tolerance,
     /// The tolerance is the dtype's default.
     pub default_tolerance: bool,

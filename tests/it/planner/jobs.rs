@@ -200,7 +200,7 @@ pub fn drawn(source: Source) -> Contents {
 
 pub fn check(tensor: usize, wants: Vec<Want>) -> Check {
     let text = format!("check of tensor {tensor}");
-    Check { tensor, wants, tolerance: Tolerance::exact(), default_tolerance: false, place: Place::root(), text }
+    Check { tensor, wants, keeps: false, tolerance: Tolerance::exact(), default_tolerance: false, place: Place::root(), text }
 }
 
 /// A job of these parts, with as many rounds and sets.
