@@ -140,7 +140,9 @@ fn past_expectation(job: &Job, host: &HostSide, check: &crate::job::Check, round
     program.prepare(&mut scratch, &past, round, false).ok()?;
     let size = tensor.dtype.size();
     let mut out = vec![0; tensor.bytes() as usize];
-    evaluate(program, &scratch, &past, round, |from, block| encode(tensor.dtype, block, &mut out[from * size..(from + block.len()) * size]))?;
+    evaluate(program, &scratch, &past, round, |from, block| {
+        encode(tensor.dtype, block, &mut out[from * size..(from + block.len()) * size])
+    })?;
     Some(out)
 }
 

@@ -216,6 +216,7 @@ impl Executor<'_> {
             self.finish_oldest(session, ring, host, false)?;
         }
         if self.plan.rounds.warmup > 0 {
+            ring.release(self.device)?;
             session.start(self.device)?;
         }
         ring.restart();

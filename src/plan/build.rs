@@ -28,7 +28,9 @@ pub enum PlanError {
     TooLarge { kind: &'static str, needs: u64, limit: u64, largest: String, help: &'static str },
     #[error("tensor `{tensor}` has {bytes} bytes, the largest allocation of the device is {limit}")]
     LargestAlloc { tensor: String, bytes: u64, limit: u64 },
-    #[error("the steps of a round depend on each other in more than {limit} places: let fewer steps read what many others write part by part")]
+    #[error(
+        "the steps of a round depend on each other in more than {limit} places: let fewer steps read what many others write part by part"
+    )]
     TooManyEdges { limit: u64 },
     #[error("kernel `{kernel}` has a block of {block:?}, the device's largest is {limit}")]
     Block { kernel: String, block: [u32; 3], limit: String },
@@ -39,6 +41,9 @@ const GUARD_BYTES: u64 = 128;
 
 /// Outputs up to this size are poisoned in full in every round.
 const SMALL_OUTPUTS: u64 = 1 << 20;
+
+/// What is laid out in an arena: a tensor's bytes, or the copy of a guard zone.
+type Item = (Option<usize>, Life);
 
 /// A plan in the making.
 pub(super) struct Draft<'a> {
@@ -142,14 +147,7 @@ fn attempt(job: &Job, caps: &Caps, options: &Options, sets_stay: bool) -> Result
 
 impl Draft<'_> {
     /// Adds the memories of an arena, split by the device's largest allocation; returns where each life lies.
-    fn arena(
-        &mut self,
-        name: &'static str,
-        place: Place,
-        per_slot: bool,
-        items: &[(usize, Life)],
-        zones: bool,
-    ) -> Result<Vec<Home>, PlanError> {
+    fn arena(&mut self, name: &'static str, place: Place, per_slot: bool, items: &[Item], zones: bool) -> Result<Vec<Home>, PlanError> {
         let limit = self.caps.largest_alloc;
         let alignment = self.caps.alignment.max(4);
         let mut homes = vec![Home { memory: 0, offset: 0 }; items.len()];
@@ -166,8 +164,8 @@ impl Draft<'_> {
                     break;
                 }
                 if to - from == 1 {
-                    let tensor = &self.tensors[items[from].0];
-                    return Err(PlanError::LargestAlloc { tensor: tensor.name.clone(), bytes: tensor.bytes, limit });
+                    let tensor = items[from].0.map_or("<guards>".to_string(), |id| self.tensors[id].name.clone());
+                    return Err(PlanError::LargestAlloc { tensor, bytes: items[from].1.bytes, limit });
                 }
                 to = from + (to - from) / 2;
             }
@@ -177,7 +175,7 @@ impl Draft<'_> {
             }
             if zones && self.guard > 0 {
                 for (start, end, before, behind) in gaps(&lives, &laid) {
-                    let tensor = |life: Option<usize>| life.map(|l| items[from + l].0);
+                    let tensor = |life: Option<usize>| life.and_then(|l| items[from + l].0);
                     let output = |t: Option<usize>| t.is_some_and(|t| self.uses[t].checked);
                     let (before, behind) = (tensor(before), tensor(behind));
                     let at = Home { memory, offset: start };
@@ -205,7 +203,7 @@ impl Draft<'_> {
             let life = Life { bytes: placement.bytes, first: 0, last: u32::MAX };
             items.extend((0..copies).map(|set| (id, set as u32, life)));
         }
-        let lives: Vec<(usize, Life)> = items.iter().map(|&(id, _, life)| (id, life)).collect();
+        let lives: Vec<Item> = items.iter().map(|&(id, _, life)| (Some(id), life)).collect();
         let (name, place) = ("resident", if self.caps.unified { Place::ReadOnly } else { Place::Device });
         // Where they are mapped read-only, a write past their ends faults by itself.
         let homes = self.arena(name, place, false, &lives, !self.caps.unified)?;
@@ -222,7 +220,7 @@ impl Draft<'_> {
 
     fn place_carried(&mut self) -> Result<(), PlanError> {
         let ids: Vec<usize> = (0..self.tensors.len()).filter(|&id| self.tensors[id].class == Class::Carried).collect();
-        let lives: Vec<_> = ids.iter().map(|&id| (id, Life { bytes: self.tensors[id].bytes, first: 0, last: u32::MAX })).collect();
+        let lives: Vec<_> = ids.iter().map(|&id| (Some(id), Life { bytes: self.tensors[id].bytes, first: 0, last: u32::MAX })).collect();
         let place = if self.caps.unified { Place::Shared } else { Place::Device };
         let homes = self.arena("carried", place, false, &lives, true)?;
         for (id, home) in ids.into_iter().zip(homes) {
@@ -243,8 +241,8 @@ impl Draft<'_> {
         let mut items = Vec::new();
         for (id, placement) in self.tensors.iter().enumerate() {
             match (placement.class, placement.steps) {
-                (Class::Scratch, Some((first, last))) => items.push((id, Life { bytes: placement.bytes, first, last })),
-                (Class::Restored | Class::Cleared | Class::Streamed | Class::Output, _) => items.push((id, whole(placement.bytes))),
+                (Class::Scratch, Some((first, last))) => items.push((Some(id), Life { bytes: placement.bytes, first, last })),
+                (Class::Restored | Class::Cleared | Class::Streamed | Class::Output, _) => items.push((Some(id), whole(placement.bytes))),
                 _ => {}
             }
         }
@@ -255,18 +253,20 @@ impl Draft<'_> {
         // Its guards too: the zones so far are those of carried memory.
         let shared = self.zones.len();
         if unified {
-            items.extend(snapshots.iter().map(|&id| (id, whole(self.tensors[id].bytes))));
-            items.extend(self.zones.iter().map(|z| (z.before.or(z.behind).unwrap_or(0), whole(z.bytes))));
+            items.extend(snapshots.iter().map(|&id| (Some(id), whole(self.tensors[id].bytes))));
+            items.extend(self.zones.iter().map(|z| (None, whole(z.bytes))));
         }
         let place = if unified { Place::Shared } else { Place::Device };
         let homes = self.arena("slot", place, true, &items, true)?;
         for (&(id, _), &home) in items.iter().zip(&homes).take(tensors) {
-            self.tensors[id].home = Some(home);
+            if let Some(id) = id {
+                self.tensors[id].home = Some(home);
+            }
         }
         let streamed: Vec<usize> = (0..self.tensors.len()).filter(|&id| self.tensors[id].class == Class::Streamed).collect();
         let bound = |draft: &Draft<'_>, id: usize| unified && !draft.uses[id].written;
-        let uploads: Vec<(usize, Life)> =
-            streamed.iter().filter(|&&id| !bound(self, id)).map(|&id| (id, whole(self.tensors[id].bytes))).collect();
+        let uploads: Vec<Item> =
+            streamed.iter().filter(|&&id| !bound(self, id)).map(|&id| (Some(id), whole(self.tensors[id].bytes))).collect();
         let mut from = self.arena("upload", Place::Upload, true, &uploads, false)?.into_iter();
         for &id in &streamed {
             let bytes = self.tensors[id].bytes;
@@ -288,14 +288,14 @@ impl Draft<'_> {
                 }
             }
         } else {
-            let mut items: Vec<(usize, Life)> = checked.iter().map(|&id| (id, whole(self.tensors[id].bytes))).collect();
+            let mut items: Vec<Item> = checked.iter().map(|&id| (Some(id), whole(self.tensors[id].bytes))).collect();
             let tensors = items.len();
-            items.extend(self.zones.iter().map(|z| (z.before.or(z.behind).unwrap_or(0), whole(z.bytes))));
+            items.extend(self.zones.iter().map(|z| (None, whole(z.bytes))));
             let guard = std::mem::replace(&mut self.guard, 0);
             let homes = self.arena("readback", Place::Readback, true, &items, false)?;
             self.guard = guard;
-            for (&(tensor, life), &from) in items.iter().zip(&homes).take(tensors) {
-                self.reads.push(Read { tensor, from, bytes: life.bytes });
+            for (&tensor, &from) in checked.iter().zip(&homes) {
+                self.reads.push(Read { tensor, from, bytes: self.tensors[tensor].bytes });
             }
             for (zone, &read) in self.zones.iter_mut().zip(&homes[tensors..]) {
                 zone.read = read;

@@ -200,7 +200,8 @@ pub fn drawn(source: Source) -> Contents {
 
 pub fn check(tensor: usize, wants: Vec<Want>) -> Check {
     let text = format!("check of tensor {tensor}");
-    Check { tensor, wants, keeps: false, tolerance: Tolerance::exact(), default_tolerance: false, place: Place::root(), text }
+    let keeps = wants.iter().all(|want| matches!(want, Want::Expr(_)));
+    Check { tensor, wants, keeps, tolerance: Tolerance::exact(), default_tolerance: false, place: Place::root(), text }
 }
 
 /// A job of these parts, with as many rounds and sets.
