@@ -246,8 +246,8 @@ impl Unroller<'_, '_> {
             VarSource::Tensor(id) => format!("e{id}"),
         };
         let _ = write!(key, "{kind}|");
-        for (_, turn) in &self.loops {
-            let _ = write!(key, "{turn},");
+        for (name, turn) in &self.loops {
+            let _ = write!(key, "{name}={turn},");
         }
         if let Some(index) = self.interned.get(&key) {
             return Some(Word::Var(*index));
