@@ -161,6 +161,12 @@ fn nesting_without_end_is_refused() {
     }
     assert!(errors_of(&dims).contains("no [[steps]]"));
     assert!(errors_of(&format!("{reversed}d4999 = 1")).contains("deep"));
+    let mut chains = "[dims]\n".to_string();
+    for i in 0..199 {
+        let _ = writeln!(chains, "d{i} = \"{}d{}{}\"", "(".repeat(60), i + 1, ") + 1 - 1".repeat(60) + &" + 0".repeat(130));
+    }
+    let errors = errors_of(&format!("{chains}d199 = 1"));
+    assert!(errors.contains("no [[steps]]") && errors.matches("error[").count() == 1, "{errors}");
 }
 
 #[test]
