@@ -300,11 +300,11 @@ impl Draw {
                 Source::Normal { mean: value(first, Number::Float(*mean))?.to_f64(), std: value(second, Number::Float(*std))?.to_f64() }
             }
             Source::Integers { low, high } => {
-                let whole = |n: Number, fixed: i128| n.to_integer().unwrap_or(fixed);
-                Source::Integers {
-                    low: whole(value(first, Number::Int(*low))?, *low),
-                    high: whole(value(second, Number::Int(*high))?, *high),
-                }
+                let whole = |scalar: &Option<Scalar>, fixed: i128| {
+                    let number = value(scalar, Number::Int(fixed))?;
+                    number.to_integer().ok_or_else(|| TextError::new(0..0, format!("{number} is not a whole number")))
+                };
+                Source::Integers { low: whole(first, *low)?, high: whole(second, *high)? }
             }
             other => other.clone(),
         })
@@ -379,6 +379,14 @@ mod tests {
             }
         }
         Scalar::bind(&crate::expr::parse(text).expect("an expression"), &Round, place).expect("a scalar")
+    }
+
+    #[test]
+    fn integers_are_drawn_between_whole_numbers() {
+        let low = Some(scalar("round / 2", crate::expr::Place::Float));
+        let draw = Draw { source: Source::Integers { low: 0, high: 9 }, numbers: [low, None] };
+        assert!(matches!(draw.at(4), Ok(Source::Integers { low: 2, high: 9 })));
+        assert_eq!(draw.at(5).err().map(|e| e.message), Some("2.5 is not a whole number".into()));
     }
 
     #[test]
