@@ -380,7 +380,12 @@ impl<'a> Resolver<'a> {
             }),
         };
         let count = match self.overrides.rounds {
-            Some(count) => count,
+            Some(count) if (1..=MOST_ROUNDS).contains(&count) => count,
+            Some(count) => {
+                let message = format!("--rounds {count}: a job has 1 to {MOST_ROUNDS} rounds");
+                self.report(Diagnostic::error("out-of-range", at.to("count"), message));
+                return None;
+            }
             None => read("count", &rounds.count, 1, MOST_ROUNDS, (self.spec.sets.len() as u64).max(1)),
         };
         let warmup = read("warmup", &rounds.warmup, 0, MOST_ROUNDS, 1);

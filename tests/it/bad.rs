@@ -187,6 +187,18 @@ fn an_unknown_dim_of_the_command_line_is_an_error() {
     assert!(words(found).contains("did you mean `rows`?"));
 }
 
+#[test]
+fn rounds_of_the_command_line_are_in_range() {
+    let text = std::fs::read_to_string("tests/specs/good/loops.toml").expect("a spec");
+    let loaded = parse(&text, "tests/specs/good");
+    for (count, ok) in [(0, false), (1, true), (job::MOST_ROUNDS, true), (job::MOST_ROUNDS + 1, false), (u64::MAX, false)] {
+        let overrides = Overrides { rounds: Some(count), ..Overrides::default() };
+        let (job, diagnostics) = job::resolve(&loaded, Backend::Cpu, &overrides);
+        assert_eq!(job.is_some(), ok, "{count}: {diagnostics:?}");
+        assert!(ok || diagnostics.iter().any(|d| d.message.contains(&format!("--rounds {count}"))), "{diagnostics:?}");
+    }
+}
+
 /// Pieces that a mutation puts into a spec.
 const TOKENS: &[&str] = &[
     "9223372036854775807",
