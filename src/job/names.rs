@@ -1,4 +1,4 @@
-//! Names -> values: dims in any order, and the scopes of the places where expressions stand.
+//! Names -> values: dims in any order, and what is one of a spec: rounds and limits.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
