@@ -8,9 +8,8 @@ use super::steps::{Lowered, Tensors};
 use super::{Check, Contents, Rounds, Tensor, Want};
 use crate::check::Tolerance;
 use crate::diag::{Diagnostic, Place};
-use crate::expr::{self, Kind};
+use crate::expr::{self, Expr, ExprKind, Kind};
 use crate::spec::{self, Expect, ExpectTable, NanPolicy, Num};
-use crate::tensor::{Dtype, Shape};
 
 impl Resolver<'_> {
     pub(super) fn checks(&self, tensors: &Tensors, lowered: &Lowered, rounds: Option<Rounds>) -> Vec<Check> {
@@ -190,17 +189,16 @@ impl Resolver<'_> {
 
     fn want(&self, at: &Place, expect: &Expect, tensor: &Tensor, tensors: &Tensors, rounds: Option<Rounds>) -> Option<Want> {
         match expect {
-            Expect::Expr(text) => self.want_expr(at, text, tensor, tensors),
+            Expect::Expr(text) => self.want_expr(at, &self.parse(at, text)?, tensor, tensors),
             Expect::Table(table) => self.want_table(at, table, tensor, tensors, rounds),
         }
     }
 
-    fn want_expr(&self, at: &Place, text: &str, tensor: &Tensor, tensors: &Tensors) -> Option<Want> {
-        let expr = self.parse(at, text)?;
+    fn want_expr(&self, at: &Place, expr: &Expr, tensor: &Tensor, tensors: &Tensors) -> Option<Want> {
         let scope = Places::expectation(self, tensors);
-        let program = expr::compile(&expr, &scope, &tensor.shape)
+        let program = expr::compile(expr, &scope, &tensor.shape)
             .and_then(|p| p.broadcast_to(&tensor.shape))
-            .map_err(|e| self.report_expr(at, &expr, &scope, e))
+            .map_err(|e| self.report_expr(at, expr, &scope, e))
             .ok()?;
         if program.kind() == Kind::Float && !tensor.dtype.is_float() {
             self.report(
@@ -240,14 +238,15 @@ impl Resolver<'_> {
             let text = match value {
                 Num::Text(text) if text.trim().starts_with("bits(") => {
                     let bits = self.bits(&at, value, tensor.dtype)?;
-                    return Some(Want::Bytes(repeat(bits, tensor.dtype, &tensor.shape)));
+                    let number = Expr { span: 0..text.len(), kind: ExprKind::Number(tensor.dtype.decode(bits)) };
+                    return self.want_expr(&at, &number, tensor, tensors);
                 }
                 Num::Text(text) => text.clone(),
                 Num::Bool(b) => u8::from(*b).to_string(),
                 Num::Int(i) => i.to_string(),
                 Num::Float(f) => format!("{f:?}").to_lowercase(),
             };
-            return self.want_expr(&at, &text, tensor, tensors);
+            return self.want_expr(&at, &self.parse(&at, &text)?, tensor, tensors);
         }
         let path = table.file.as_deref()?;
         let file_at = at.to("file");
@@ -377,11 +376,6 @@ fn written(lowered: &Lowered, id: usize) -> bool {
     lowered.maybe.contains(id) || lowered.steps.iter().any(|s| s.action.views().any(|(access, view)| access.writes() && view.tensor == id))
 }
 
-fn repeat(bits: u64, dtype: Dtype, shape: &Shape) -> Arc<[u8]> {
-    let element = &bits.to_le_bytes()[..dtype.size()];
-    element.iter().copied().cycle().take(shape.bytes(dtype) as usize).collect()
-}
-
 /// Whether a tensor's contents can differ between rounds.
 pub(super) fn varies(tensor: &Tensor) -> bool {
     tensor.carry || matches!(tensor.contents, Contents::Drawn(_) | Contents::Sets(_))
@@ -396,6 +390,15 @@ mod tests {
         let loaded = spec::parse("specs/text.toml".into(), text.into(), "tests/specs/good".into());
         let (job, problems) = resolve(&loaded, Backend::Cpu, &Overrides::default());
         job.unwrap_or_else(|| panic!("{problems:?}"))
+    }
+
+    /// Eight terabytes of expectation are one number.
+    #[test]
+    fn expected_bits_take_no_memory() {
+        let text = "[tensors]\nt = { dtype = \"u64\", shape = [1_000_000_000_000] }\n\
+                    [[steps]]\nfill = \"t\"\nwith = \"bits(0xffff_ffff_ffff_ffff)\"\n\
+                    [[checks]]\ntensor = \"t\"\nexpect = { fill = \"bits(0xffff_ffff_ffff_ffff)\" }\n";
+        assert!(matches!(job(text).checks[0].wants[..], [crate::job::Want::Expr(_)]));
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Resolver<'_> {
                 ));
                 return None;
             }
-            return Some(Arg::Tensor { access, region });
+            return Some(Arg::Tensor { access, region, lanes: param.lanes });
         }
         if param.lanes > 1 {
             self.report(Diagnostic::error(

@@ -300,11 +300,11 @@ impl Draw {
                 Source::Normal { mean: value(first, Number::Float(*mean))?.to_f64(), std: value(second, Number::Float(*std))?.to_f64() }
             }
             Source::Integers { low, high } => {
-                let whole = |n: Number, fixed: i128| n.to_integer().unwrap_or(fixed);
-                Source::Integers {
-                    low: whole(value(first, Number::Int(*low))?, *low),
-                    high: whole(value(second, Number::Int(*high))?, *high),
-                }
+                let whole = |scalar: &Option<Scalar>, fixed: i128| {
+                    let number = value(scalar, Number::Int(fixed))?;
+                    number.to_integer().ok_or_else(|| TextError::new(0..0, format!("{number} is not a whole number")))
+                };
+                Source::Integers { low: whole(first, *low)?, high: whole(second, *high)? }
             }
             other => other.clone(),
         })
@@ -343,7 +343,10 @@ impl Var {
             VarSource::Threads { value, block } => {
                 let threads = value.eval(round)?;
                 match threads.to_integer() {
-                    Some(n) if n >= 0 => blocks(Number::Int((n + i128::from(*block) - 1) / i128::from(*block)))?,
+                    Some(n) if n >= 0 => {
+                        let block = i128::from(*block);
+                        blocks(Number::Int(n / block + i128::from(n % block != 0)))?
+                    }
                     _ => return Err(VarError(format!("`{}` is {threads} in round {round}, threads are at least 0", self.text))),
                 }
             }
@@ -358,5 +361,43 @@ pub(crate) fn repeat_to_32(bits: u64, dtype: Dtype) -> u64 {
         1 => (bits & 0xff) * 0x0101_0101,
         2 => (bits & 0xffff) * 0x0001_0001,
         _ => bits & 0xffff_ffff,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scalar(text: &str, place: crate::expr::Place) -> Scalar {
+        struct Round;
+        impl crate::expr::Scope for Round {
+            fn get(&self, name: &str) -> Option<crate::expr::Name<'_>> {
+                (name == "round").then_some(crate::expr::Name::Round)
+            }
+            fn names(&self) -> Vec<String> {
+                Vec::new()
+            }
+        }
+        Scalar::bind(&crate::expr::parse(text).expect("an expression"), &Round, place).expect("a scalar")
+    }
+
+    #[test]
+    fn integers_are_drawn_between_whole_numbers() {
+        let low = Some(scalar("round / 2", crate::expr::Place::Float));
+        let draw = Draw { source: Source::Integers { low: 0, high: 9 }, numbers: [low, None] };
+        assert!(matches!(draw.at(4), Ok(Source::Integers { low: 2, high: 9 })));
+        assert_eq!(draw.at(5).err().map(|e| e.message), Some("2.5 is not a whole number".into()));
+    }
+
+    #[test]
+    fn blocks_cover_the_threads_and_no_number_overflows() {
+        let word = |text: &str| {
+            let source = VarSource::Threads { value: scalar(text, crate::expr::Place::Integer), block: 32 };
+            Var { text: text.into(), source }.word(0, &mut |_| 0)
+        };
+        for (text, blocks) in [("0", 0), ("1", 1), ("32", 1), ("33", 2), ("2**37 - 32", u64::from(u32::MAX))] {
+            assert_eq!(word(text), Ok(blocks), "{text}");
+        }
+        assert!(word("2**126 - 1 + 2**126").is_err());
     }
 }

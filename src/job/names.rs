@@ -1,4 +1,4 @@
-//! Names -> values: dims in any order, and the scopes of the places where expressions stand.
+//! Names -> values: dims in any order, and what is one of a spec: rounds and limits.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -25,6 +25,21 @@ enum Dim {
     Known(i128),
     /// Its own mistake is reported where it stands.
     Broken,
+}
+
+/// A dim that is being evaluated.
+struct OpenDim {
+    name: String,
+    at: Place,
+    /// `None` where its own mistake is reported.
+    value: Option<(Place, DimValue)>,
+    /// The dims that it names and that have not been looked at, last first.
+    names: Vec<String>,
+}
+
+enum DimValue {
+    Known(i128),
+    Expr(Expr),
 }
 
 /// The state of resolving one spec.
@@ -207,6 +222,25 @@ impl<'a> Resolver<'a> {
                 Dim::Open => {}
             }
         }
+        // What an expression names is evaluated before it, from a list: however deep dims go, nothing nests.
+        let mut work: Vec<_> = self.open_dim(name).into_iter().collect();
+        while let Some(dim) = work.last_mut() {
+            match dim.names.pop() {
+                Some(name) if !matches!(self.dims.borrow().get(&name), Some(Dim::Known(_) | Dim::Broken)) => {
+                    work.extend(self.open_dim(&name));
+                }
+                Some(_) => {}
+                None => self.close_dim(work.pop()?),
+            }
+        }
+        match self.dims.borrow().get(name) {
+            Some(Dim::Known(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// Starts with a dim, where it may be evaluated now.
+    fn open_dim(&self, name: &str) -> Option<OpenDim> {
         let at = Place::root().to("dims").to(name);
         if self.dims.borrow().get(name) == Some(&Dim::Open) {
             let open = self.open.borrow();
@@ -223,18 +257,40 @@ impl<'a> Resolver<'a> {
         self.open.borrow_mut().push(name.to_string());
         let value = self.spec.dims.get(name).filter(|_| !self.loaded.is_damaged(&at)).and_then(|value| {
             let (at, value) = self.pick(&at, value)?;
-            self.int(&at, value, &Places::constant(self, &[]))
+            let value = match value {
+                Int::Int(value) => DimValue::Known(*value),
+                Int::Text(text) => DimValue::Expr(self.parse(&at, text)?),
+            };
+            Some((at, value))
+        });
+        let mut names = Vec::new();
+        if let Some((_, DimValue::Expr(expr))) = &value {
+            expr.names(&mut |name, _| {
+                if name != "round" && self.spec.dims.contains_key(name) {
+                    names.push(name.to_string());
+                }
+            });
+            names.reverse();
+        }
+        Some(OpenDim { name: name.to_string(), at, value, names })
+    }
+
+    /// Evaluates a dim whose names have been.
+    fn close_dim(&self, dim: OpenDim) {
+        let OpenDim { name, at, value, .. } = dim;
+        let value = value.and_then(|(at, value)| match value {
+            DimValue::Known(value) => Some(value),
+            DimValue::Expr(expr) => self.eval_int(&at, &expr, &Places::constant(self, &[])),
         });
         self.open.borrow_mut().pop();
         let value = value.filter(|v| {
             let fits = i64::try_from(*v).is_ok();
             if !fits {
-                self.report(Diagnostic::error("overflow", at.clone(), format!("dim `{name}` is {v}, dims hold -2^63 to 2^63 - 1")));
+                self.report(Diagnostic::error("overflow", at, format!("dim `{name}` is {v}, dims hold -2^63 to 2^63 - 1")));
             }
             fits
         });
-        self.dims.borrow_mut().insert(name.to_string(), value.map_or(Dim::Broken, Dim::Known));
-        value
+        self.dims.borrow_mut().insert(name, value.map_or(Dim::Broken, Dim::Known));
     }
 
     /// The value for this backend, with its place; reports where there is none.
@@ -324,7 +380,12 @@ impl<'a> Resolver<'a> {
             }),
         };
         let count = match self.overrides.rounds {
-            Some(count) => count,
+            Some(count) if (1..=MOST_ROUNDS).contains(&count) => count,
+            Some(count) => {
+                let message = format!("--rounds {count}: a job has 1 to {MOST_ROUNDS} rounds");
+                self.report(Diagnostic::error("out-of-range", at.to("count"), message));
+                return None;
+            }
             None => read("count", &rounds.count, 1, MOST_ROUNDS, (self.spec.sets.len() as u64).max(1)),
         };
         let warmup = read("warmup", &rounds.warmup, 0, MOST_ROUNDS, 1);

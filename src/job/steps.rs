@@ -64,6 +64,8 @@ pub(super) enum Arg {
     Tensor {
         access: Access,
         region: Region,
+        /// The kernel takes so many elements at a time.
+        lanes: u32,
     },
     Scalar {
         at: Place,

@@ -130,7 +130,7 @@ impl Unroller<'_, '_> {
         match step {
             Bound::Launch { args, .. } => {
                 for arg in args {
-                    if let Arg::Tensor { access, region } = arg
+                    if let Arg::Tensor { access, region, .. } = arg
                         && access.writes()
                     {
                         self.lowered.maybe.add(region.tensor);
@@ -160,7 +160,9 @@ impl Unroller<'_, '_> {
         let mut out = Vec::with_capacity(args.len());
         for arg in args {
             out.push(match arg {
-                Arg::Tensor { access, region } => self.view(region).map(|view| Argument::Tensor { access: *access, view }),
+                Arg::Tensor { access, region, lanes } => {
+                    self.view_in_lanes(region, *lanes).map(|view| Argument::Tensor { access: *access, view })
+                }
                 Arg::Scalar { at, value, dtype } => self.scalar(at, value, *dtype).map(Argument::Scalar),
                 Arg::Element { tensor } => self.element(*tensor).map(Argument::Scalar),
             });
@@ -246,8 +248,8 @@ impl Unroller<'_, '_> {
             VarSource::Tensor(id) => format!("e{id}"),
         };
         let _ = write!(key, "{kind}|");
-        for (_, turn) in &self.loops {
-            let _ = write!(key, "{turn},");
+        for (name, turn) in &self.loops {
+            let _ = write!(key, "{name}={turn},");
         }
         if let Some(index) = self.interned.get(&key) {
             return Some(Word::Var(*index));

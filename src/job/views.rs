@@ -88,6 +88,29 @@ impl Unroller<'_, '_> {
         Some(View { tensor: region.tensor, offset: offset * size, len: extents.iter().product::<u64>() * size })
     }
 
+    /// The byte range of a view that a kernel takes so many elements at a time: it starts and ends between groups of them.
+    pub(super) fn view_in_lanes(&mut self, region: &Region, lanes: u32) -> Option<View> {
+        let view = self.view(region)?;
+        let tensor = self.tensor(region.tensor)?;
+        let size = tensor.dtype.size() as u64;
+        let (start, len) = (view.offset / size, view.len / size);
+        if [start, len].iter().all(|n| n.is_multiple_of(lanes.into())) {
+            return Some(view);
+        }
+        self.resolver.report(
+            Diagnostic::error(
+                "bad-lanes",
+                region.at.clone(),
+                format!(
+                    "this part of `{}` starts at element {start} and has {len}, the kernel takes {}x{lanes}: both must be divisible by {lanes}",
+                    tensor.name, tensor.dtype
+                ),
+            )
+            .help("cut between groups of lanes"),
+        );
+        None
+    }
+
     /// One action may not have the same bytes twice where it writes one of them: what it reads then depends on the device.
     pub(super) fn overlaps(&self, origin: u32, action: &Action) {
         let views: Vec<_> = action.views().collect();

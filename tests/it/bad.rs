@@ -161,6 +161,12 @@ fn nesting_without_end_is_refused() {
     }
     assert!(errors_of(&dims).contains("no [[steps]]"));
     assert!(errors_of(&format!("{reversed}d4999 = 1")).contains("deep"));
+    let mut chains = "[dims]\n".to_string();
+    for i in 0..199 {
+        let _ = writeln!(chains, "d{i} = \"{}d{}{}\"", "(".repeat(60), i + 1, ") + 1 - 1".repeat(60) + &" + 0".repeat(130));
+    }
+    let errors = errors_of(&format!("{chains}d199 = 1"));
+    assert!(errors.contains("no [[steps]]") && errors.matches("error[").count() == 1, "{errors}");
 }
 
 #[test]
@@ -179,6 +185,18 @@ fn an_unknown_dim_of_the_command_line_is_an_error() {
     let found = diagnostics.iter().find(|d| d.message.contains("--dim row=4")).expect("an error");
     assert_eq!(line_of(&loaded.source, found), 1);
     assert!(words(found).contains("did you mean `rows`?"));
+}
+
+#[test]
+fn rounds_of_the_command_line_are_in_range() {
+    let text = std::fs::read_to_string("tests/specs/good/loops.toml").expect("a spec");
+    let loaded = parse(&text, "tests/specs/good");
+    for (count, ok) in [(0, false), (1, true), (job::MOST_ROUNDS, true), (job::MOST_ROUNDS + 1, false), (u64::MAX, false)] {
+        let overrides = Overrides { rounds: Some(count), ..Overrides::default() };
+        let (job, diagnostics) = job::resolve(&loaded, Backend::Cpu, &overrides);
+        assert_eq!(job.is_some(), ok, "{count}: {diagnostics:?}");
+        assert!(ok || diagnostics.iter().any(|d| d.message.contains(&format!("--rounds {count}"))), "{diagnostics:?}");
+    }
 }
 
 /// Pieces that a mutation puts into a spec.
