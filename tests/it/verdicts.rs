@@ -130,3 +130,25 @@ fn one_wrong_element_in_one_round_fails_whatever_the_mode() {
         assert!(text.contains("1 of 100 rounds failed") && text.contains("round 57:"), "{mode:?}\n{text}");
     }
 }
+
+/// At level fast the poison is laid once; the warm-up, which gets round 0's inputs, must not leave its answer there.
+#[test]
+fn what_only_the_warm_up_computed_is_not_round_0s_answer() {
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs/fooled/works_once.toml");
+    let output = runjob().arg(&spec).args(["--trust", "fast", "--rounds", "1"]).output().unwrap();
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+}
+
+/// `xfail` excuses kernels, not what happens around them.
+#[test]
+fn xfail_does_not_excuse_a_crash_while_loading() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = std::fs::read_to_string(root.join("tests/specs/fooled/exits_when_loaded.toml")).unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("xfail_exits.toml");
+    let kernels = root.join("tests/specs/kernels");
+    std::fs::write(&path, format!("xfail = \"known\"\n{}", source.replace("../kernels", kernels.to_str().unwrap()))).unwrap();
+    let output = runjob().arg(&path).output().unwrap();
+    let text = text(&output);
+    assert_eq!((verdict(&text), output.status.code()), (Some("crash"), Some(3)), "{text}");
+}

@@ -1,0 +1,36 @@
+#include <runjob.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+// Leaves the second half out in round 65, when the output is poisoned in a window only.
+void skips_half_once(const float *s, float *y, uint32_t n, uint32_t round) {
+    memcpy(y, s, (round == 65 ? n / 2 : n) * sizeof *y);
+}
+
+void copies_one(const float *x, float *z) { *z = *x; }
+
+// Says on every descriptor that a report might go to that all is well, and leaves.
+void forges_a_report(const float *x, float *y, uint32_t n, uint32_t round) {
+    static const char report[] =
+        "\n{\"event\":{\"done\":{\"job\":\"forges-a-report\",\"verdict\":\"pass\",\"rounds\":10,\"run\":10,\"checked\":10}}}\n";
+    if (round == 3)
+        for (int fd = 0; fd < 3; fd++)
+            if (write(fd, report, sizeof report - 1) < 0)
+                continue;
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = round >= 3 ? x[i] + 1 : x[i];
+}
+
+// Adds nothing: the accumulator stays where it started.
+void accumulates_nothing(const float *x, float *a, uint32_t n) {
+    (void)x, (void)a, (void)n;
+}
+
+// Runs over the end of carried memory in round 3 alone.
+void past_carried(const float *x, float *a, uint32_t n, uint32_t round) {
+    for (uint32_t i = 0; i < n; i++)
+        a[i] += x[i];
+    if (round == 3)
+        a[n + 1] = 1.0f;
+}
