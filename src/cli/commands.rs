@@ -1,8 +1,7 @@
 //! The commands that run no kernel.
 
-use std::io::Write;
-
-use super::{CheckArgs, DevicesArgs, PlanArgs, print};
+use super::print::{self, out};
+use super::{CheckArgs, DevicesArgs, PlanArgs};
 use crate::device::Device;
 use crate::device::cpu::{self, CpuOptions};
 use crate::diag::{Diagnostic, Located, Severity};
@@ -10,11 +9,6 @@ use crate::job::Overrides;
 use crate::spec::Backend;
 use crate::worker::Request;
 use crate::{job, plan, spec, worker};
-
-/// Writes to standard output; a reader that went away is no error.
-fn out(text: &str) {
-    let _ = anstream::stdout().write_all(text.as_bytes());
-}
 
 pub(super) fn plan(args: &PlanArgs) -> u8 {
     let request = args.what.request(args.spec.clone(), print::coloured());

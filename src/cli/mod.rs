@@ -54,8 +54,8 @@ struct RunArgs {
     specs: Vec<PathBuf>,
     #[command(flatten)]
     what: WhatArgs,
-    /// Write the reports as JSON, to a file or to standard output
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    /// Write the reports as JSON: `--json=FILE`, or alone to standard output
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     json: Option<PathBuf>,
     /// Print failures only
     #[arg(short, long, conflicts_with = "verbose")]
@@ -186,7 +186,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    ExitCode::from(match cli.command {
+    ExitCode::from(print::code(match cli.command {
         None => run::run(&cli.run),
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Plan(args)) => commands::plan(&args),
@@ -194,5 +194,5 @@ pub fn main() -> ExitCode {
         Some(Command::Devices(args)) => commands::devices(&args),
         Some(Command::Schema) => commands::schema(),
         Some(Command::Worker { request, page }) => crate::worker::child(&request, &page),
-    })
+    }))
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::plan::{self, nanoseconds};
 use crate::tensor::Number;
@@ -12,6 +13,48 @@ use crate::worker::{self, Request};
 /// Whether diagnostics are coloured.
 pub(super) fn coloured() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// Whether something that was to be printed is lost.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Whether reports go to standard error, because standard output is for JSON alone.
+static ASIDE: AtomicBool = AtomicBool::new(false);
+
+/// Keeps standard output for what is read by programs.
+pub(super) fn keep_stdout_for_json() {
+    ASIDE.store(true, Ordering::Relaxed);
+}
+
+/// The exit code of a run that would end with `code`: what could not be written must not look like a success.
+pub(super) fn code(code: u8) -> u8 {
+    if code == 0 && LOST.load(Ordering::Relaxed) { 3 } else { code }
+}
+
+/// Writes to standard output. A reader that went away has seen enough; anything else that keeps it from being
+/// written is an error.
+pub(super) fn out(text: &str) {
+    let mut stdout = anstream::stdout();
+    if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+        && !LOST.swap(true, Ordering::Relaxed)
+    {
+        self::error(&format!("cannot write to standard output: {error}"));
+    }
+}
+
+/// Writes what is for people.
+fn tell_people(text: &str) {
+    if ASIDE.load(Ordering::Relaxed) {
+        let _ = anstream::stderr().write_all(text.as_bytes());
+    } else {
+        out(text);
+    }
+}
+
+/// A text of someone else's without what steers a terminal.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A message about the command line or the machine.
@@ -34,7 +77,7 @@ pub(super) fn plan_of(request: &Request) {
     let Ok(resolved) = worker::resolve(request) else { return };
     let (Some(job), Ok(device)) = (resolved.job, worker::open(request, None)) else { return };
     if let Ok(plan) = plan::build(&job, device.caps(), &request.plan_options()) {
-        let _ = writeln!(anstream::stdout(), "{}", plan::summary(&plan));
+        tell_people(&(plan::summary(&plan) + "\n"));
     }
 }
 
@@ -58,7 +101,7 @@ pub(super) fn report(report: &Report, quiet: bool, verbose: bool, brief: bool) {
             printed(&mut text, report);
         }
     }
-    let _ = anstream::stdout().write_all(text.as_bytes());
+    tell_people(&text);
 }
 
 fn headline(report: &Report) -> String {
@@ -69,7 +112,7 @@ fn headline(report: &Report) -> String {
         _ => AnsiColor::Red,
     };
     let style = Style::new().bold().fg_color(Some(colour.into()));
-    let mut text = format!("{style}{}{style:#} {}: ", report.verdict.name(), report.job);
+    let mut text = format!("{style}{}{style:#} {}: ", report.verdict.name(), harmless(&report.job));
     let plural = |n: u64| if n == 1 { "" } else { "s" };
     let _ = match report.verdict {
         Verdict::Pass | Verdict::Xpass => write!(text, "{} round{}, every one checked", report.run, plural(report.run)),
@@ -179,7 +222,7 @@ fn printed(text: &mut String, report: &Report) {
     let lines: Vec<&str> = report.output.trim_end().lines().collect();
     let _ = writeln!(text, "  the kernels printed:");
     for line in lines.iter().take(20) {
-        let _ = writeln!(text, "    | {line}");
+        let _ = writeln!(text, "    | {}", harmless(line));
     }
     if lines.len() > 20 {
         let _ = writeln!(text, "    ... {} more lines", lines.len() - 20);
@@ -220,7 +263,7 @@ pub(super) fn totals(reports: &[Report], invalid: usize) {
         counts.push(("wrong spec", invalid));
     }
     let listed: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
-    let _ = writeln!(anstream::stdout(), "{} specs: {}", reports.len() + invalid, listed.join(", "));
+    tell_people(&format!("{} specs: {}\n", reports.len() + invalid, listed.join(", ")));
 }
 
 /// A value to nine significant digits, which tell any two f32 apart.

@@ -67,6 +67,13 @@ fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Res
 const WORST_FIRST: [u8; 5] = [130, 2, 3, 1, 4];
 
 pub(super) fn run(args: &RunArgs) -> u8 {
+    if args.json.as_deref().is_some_and(|file| file.extension().is_some_and(|e| e == "toml")) {
+        print::error("--json would write over a spec: give it a file that does not end in .toml, as in --json=report.json");
+        return 2;
+    }
+    if args.json.as_deref() == Some(Path::new("-")) {
+        print::keep_stdout_for_json();
+    }
     let specs = match find(&args.specs) {
         Ok(specs) => specs,
         Err(code) => return code,
@@ -139,19 +146,29 @@ fn write_json(file: &Path, reports: &[Report]) -> Result<(), u8> {
     let text = serde_json::to_string_pretty(reports).map_err(|error| {
         print::error(&format!("the reports cannot be written as JSON: {error}"));
         3
-    })?;
+    })? + "\n";
     if file == Path::new("-") {
-        let _ = writeln!(std::io::stdout(), "{text}");
+        print::out(&text);
         return Ok(());
     }
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // The old file stays whole until the new one is.
-    let written = tempfile::NamedTempFile::new_in(folder)
-        .and_then(|mut new| new.write_all(text.as_bytes()).and_then(|()| new.flush()).map(|()| new))
-        .and_then(|new| new.persist(file).map_err(|e| e.error));
-    written.map(|_| ()).map_err(|error| {
+    save(file, &text).map_err(|error| {
         print::error(&format!("cannot write `{}`: {error}", file.display()));
         3
+    })
+}
+
+/// Writes a file. A regular one stays whole until the new one is; links are followed, pipes and devices written to.
+fn save(file: &Path, text: &str) -> std::io::Result<()> {
+    let file = std::fs::canonicalize(file).unwrap_or(file.to_path_buf());
+    if std::fs::metadata(&file).is_ok_and(|meta| !meta.is_file()) {
+        return std::fs::File::options().write(true).open(&file)?.write_all(text.as_bytes());
+    }
+    let mut name = file.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = file.with_file_name(name);
+    let written = std::fs::File::create(&new).and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()));
+    written.and_then(|()| std::fs::rename(&new, &file)).inspect_err(|_| {
+        let _ = std::fs::remove_file(&new);
     })
 }
 

@@ -12,11 +12,15 @@ pub(super) struct Map(Option<Mmap>);
 
 impl Map {
     pub(super) fn open(path: &Path) -> io::Result<Map> {
-        let file = File::open(path)?;
-        let meta = file.metadata()?;
+        // Asked before it is opened: opening a pipe waits for its other end.
+        let meta = std::fs::metadata(path)?;
         if meta.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));
         }
+        if !meta.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let file = File::open(path)?;
         if meta.len() == 0 {
             // An empty file cannot be mapped.
             return Ok(Map(None));

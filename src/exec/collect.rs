@@ -14,7 +14,7 @@ use crate::check::{Census, compare, compare_bytes};
 use crate::diag::TextError;
 use crate::expr::{BLOCK, Block, Inputs, Program};
 use crate::job::{Check, Job, Want};
-use crate::plan::{GUARD_WORD, Plan, Zone};
+use crate::plan::{GUARD_WORD, Plan, Zone, poison_word};
 use crate::tensor::simd::prefetch;
 use crate::tensor::{Dtype, Number};
 use crate::verdict::{Failure, Kind};
@@ -66,6 +66,14 @@ pub(super) fn check(job: &Job, plan: &Plan, slot: &mut Slot, host: &mut HostSide
                 report.rounds += 1;
                 report.elements += census.compared;
                 let whole = census.compared == job.tensors[check.tensor].shape.elements();
+                let unwritten = if check.tolerance.nan_equal { poison_left(job, plan, slot, check.tensor) } else { 0 };
+                if unwritten > 0 {
+                    bad = true;
+                    report.failed_rounds += u64::from(census.passes(&check.tolerance));
+                    if tally.explained < MOST_EXPLAINED {
+                        tally.failures.push(explain::never_written(job, slot, index, unwritten));
+                    }
+                }
                 if !census.passes(&check.tolerance) || !whole {
                     report.failed_rounds += 1;
                     bad = true;
@@ -118,6 +126,20 @@ pub(super) fn check(job: &Job, plan: &Plan, slot: &mut Slot, host: &mut HostSide
     tally.explained += u64::from(tally.failures.len() > before);
     host.advance();
     bad
+}
+
+/// Elements of a poisoned output that still hold this round's poison, bit for bit. Where NaN may match NaN, the
+/// comparison alone would take them for written.
+fn poison_left(job: &Job, plan: &Plan, slot: &Slot, tensor: usize) -> u64 {
+    let poisoned = plan.poison.iter().any(|p| p.tensor == tensor);
+    let (Some(read), true) = (plan.reads.iter().find(|r| r.tensor == tensor), poisoned) else { return 0 };
+    let Some(got) = slot.bytes(read.from.memory).map(|bytes| &bytes[range(read.from, read.bytes)]) else { return 0 };
+    let dtype = job.tensors[tensor].dtype;
+    let word = poison_word(dtype, slot.round).to_le_bytes();
+    let pattern: Vec<u8> = word.iter().copied().cycle().take(4.max(dtype.size())).collect();
+    // The pattern repeats within every element or from element to element, so each has its place in it.
+    let at = |i: usize| &pattern[i * dtype.size() % pattern.len()..][..dtype.size()];
+    got.chunks_exact(dtype.size()).enumerate().filter(|(i, element)| *element == at(*i)).count() as u64
 }
 
 /// Compares one output with its expectation, chunk by chunk, and adds what it finds to `census` in the order of the chunks.

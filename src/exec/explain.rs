@@ -95,6 +95,24 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
     out
 }
 
+/// Elements that hold the poison where NaN may match NaN.
+pub(super) fn never_written(job: &Job, slot: &Slot, index: usize, unwritten: u64) -> Failure {
+    let check = &job.checks[index];
+    let tensor = &job.tensors[check.tensor];
+    let elements = tensor.shape.elements();
+    let message = format!(
+        "{unwritten} of {elements} elements of `{}` were never written: they hold the poison, not a NaN of the kernel's",
+        tensor.name
+    );
+    Failure {
+        tensor: Some(tensor.name.clone()),
+        check: Some(check.text.clone()),
+        compared: elements,
+        mismatched: unwritten,
+        ..failure(job, slot, Kind::Mismatch, message)
+    }
+}
+
 /// All blocks of a program whose scratch is prepared.
 fn evaluate(program: &Program, scratch: &Scratch, inputs: &dyn Inputs, round: u64, mut each: impl FnMut(usize, Block<'_>)) -> Option<()> {
     let mut registers = program.registers();
@@ -197,6 +215,16 @@ pub(super) fn out_of_bounds(job: &Job, plan: &Plan, memory: &[u8], zone: &Zone, 
         (Some(_), Some(_)) => first <= bytes.len() - 1 - last,
         (before, _) => before.is_some(),
     };
+    if zone.before.is_none() && zone.behind.is_none() {
+        let mut writers: Vec<&str> = job.kernels.iter().map(|k| k.name.as_str()).collect();
+        writers.dedup();
+        let message = format!(
+            "{} bytes written far behind the last tensor, {first} bytes after its guard (kernels: {})",
+            last + 1 - first,
+            writers.join(", ")
+        );
+        return out_of_bounds_failure(job, None, message, round, set);
+    }
     let tensor = if past_end { zone.before } else { zone.behind };
     let (name, size) = tensor.map_or(("a tensor", 1), |t| (plan.tensors[t].name.as_str(), job.tensors[t].dtype.size()));
     let (span, gap) = if past_end { (last + 1 - first, first) } else { (last + 1 - first, bytes.len() - 1 - last) };
@@ -206,13 +234,18 @@ pub(super) fn out_of_bounds(job: &Job, plan: &Plan, memory: &[u8], zone: &Zone, 
     let writers = tensor.map_or("none".into(), |t| kernels_with(job, t, |access| access.writes()));
     let readers = if writers == "none" { tensor.map(|t| kernels_with(job, t, |_| true)).unwrap_or(writers) } else { writers };
     let s = if elements == 1 { "" } else { "s" };
+    let message = format!("{elements} element{s} written {side} `{name}`{distance} (kernels that could: {readers})");
+    out_of_bounds_failure(job, tensor.map(|t| plan.tensors[t].name.clone()), message, round, set)
+}
+
+fn out_of_bounds_failure(job: &Job, tensor: Option<String>, message: String, round: u64, set: u32) -> Failure {
     Failure {
         kind: Kind::OutOfBounds,
         round,
         set: job.sets.get(set as usize).cloned(),
-        tensor: tensor.map(|t| plan.tensors[t].name.clone()),
+        tensor,
         check: None,
-        message: format!("{elements} element{s} written {side} `{name}`{distance} (kernels that could: {readers})"),
+        message,
         patterns: Vec::new(),
         compared: 0,
         mismatched: 0,

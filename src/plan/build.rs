@@ -39,6 +39,9 @@ pub enum PlanError {
 /// Bytes of guard pattern between tensors: a kernel that runs over by a few elements of any dtype hits them.
 const GUARD_BYTES: u64 = 128;
 
+/// Bytes behind an arena's last guard that are guarded too, up to twice as many.
+const TAIL_BYTES: u64 = 4096;
+
 /// Outputs up to this size are poisoned in full in every round.
 const SMALL_OUTPUTS: u64 = 1 << 20;
 
@@ -182,7 +185,16 @@ impl Draft<'_> {
                     self.zones.push(Zone { at, read: at, bytes: end - start, before, behind, near: output(before) || output(behind) });
                 }
             }
-            self.memories.push(Memory { name, place, bytes: laid.bytes, per_slot });
+            let mut bytes = laid.bytes;
+            if zones && self.guard > 0 {
+                // A kernel with a wrong stride jumps the guard: what is behind it, up to whole pages, is guarded too.
+                bytes = (laid.bytes + TAIL_BYTES).next_multiple_of(TAIL_BYTES).min(limit.max(laid.bytes));
+                if bytes > laid.bytes {
+                    let at = Home { memory, offset: laid.bytes };
+                    self.zones.push(Zone { at, read: at, bytes: bytes - laid.bytes, before: None, behind: None, near: false });
+                }
+            }
+            self.memories.push(Memory { name, place, bytes, per_slot });
             from = to;
         }
         Ok(homes)

@@ -70,7 +70,11 @@ impl Loaded {
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let name = path.display().to_string();
     let io = |error| LoadError::Io { path: name.clone(), error };
-    let bytes = std::fs::metadata(path).map_err(io)?.len();
+    let metadata = std::fs::metadata(path).map_err(io)?;
+    if !metadata.is_file() {
+        return Err(io(std::io::Error::other("it is not a regular file")));
+    }
+    let bytes = metadata.len();
     if bytes > LARGEST_FILE {
         return Err(LoadError::TooLarge { path: name, bytes });
     }

@@ -10,7 +10,12 @@ use super::{Message, Request, execute, unix};
 pub fn child(request: &str, page: &str) -> u8 {
     let Ok(events) = unix::event_pipe() else { return 3 };
     let events = Mutex::new(events);
+    let this = std::process::id();
     let mut send = |message: Message| {
+        // A kernel that forks makes a second worker, which has nothing to say.
+        if std::process::id() != this {
+            return;
+        }
         let Ok(mut line) = serde_json::to_vec(&message) else { return };
         line.push(b'\n');
         let mut events = events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

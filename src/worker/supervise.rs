@@ -245,6 +245,17 @@ impl Said {
         }
         if let Some(mut report) = self.report {
             report.output = output;
+            // The process did more after its last word, and that went wrong.
+            if let (End::Exited(status), Verdict::Pass) = (&end, report.verdict)
+                && !status.success()
+            {
+                report.verdict = Verdict::Crash;
+                let how = match (status.signal(), status.code()) {
+                    (Some(signal), _) => unix::signal_name(signal),
+                    (_, code) => format!("exit code {}", code.unwrap_or(-1)),
+                };
+                report.reason = Some(format!("every round was right, but then the process ended by {how}"));
+            }
             return Outcome::Ended { diagnostics, report };
         }
         let name = self.job.as_deref().unwrap_or(spec);
@@ -277,6 +288,7 @@ impl Said {
             (_, _, End::Exited(status)) => {
                 let panicked = output.contains("panicked at");
                 let how = match (status.signal(), status.code()) {
+                    _ if output.contains("has overflowed its stack") => "the process overflowed its stack".to_string(),
                     (_, Some(101)) if panicked => "runjob itself failed (a bug: please report it with what is printed below)".to_string(),
                     _ if phase == Phase::Done => {
                         "the job ran to its end, but its report did not arrive: a kernel closed the process's descriptors".to_string()

@@ -81,8 +81,8 @@ fn overrides_reach_the_job_and_unknown_ones_are_errors() {
 fn the_same_seed_draws_the_same_and_another_seed_draws_other_inputs() {
     let path = spec("seeds", "count = 1", WRONG);
     let first_want = |seed: &str| {
-        let (_, text) = run(&[path.to_str().unwrap(), "--seed", seed, "--json"]);
-        let json: serde_json::Value = serde_json::from_str(&text[text.find("[\n").unwrap()..]).unwrap();
+        let output = runjob().args([path.to_str().unwrap(), "--seed", seed, "--json"]).output().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         json[0]["failures"][0]["mismatches"][0]["mismatch"]["want"].as_f64().unwrap()
     };
     assert_eq!(first_want("1"), first_want("1"));
@@ -94,7 +94,7 @@ fn reports_as_json_hold_verdicts_and_counters() {
     let path = spec("json", "count = 5", RIGHT);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.json");
-    let (code, text) = run(&[path.to_str().unwrap(), "--json", file.to_str().unwrap()]);
+    let (code, text) = run(&[path.to_str().unwrap(), &format!("--json={}", file.display())]);
     assert_eq!(code, Some(0), "{text}");
     let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     let report = &json[0];
@@ -104,7 +104,7 @@ fn reports_as_json_hold_verdicts_and_counters() {
     assert_eq!(report["round_counts"]["allocs"], 0);
     assert_eq!(report["round_counts"]["replays"], 5);
     let missing = folder.path().join("no").join("report.json");
-    let (code, text) = run(&[path.to_str().unwrap(), "--json", missing.to_str().unwrap()]);
+    let (code, text) = run(&[path.to_str().unwrap(), &format!("--json={}", missing.display())]);
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains("cannot write"), "{text}");
 }
@@ -240,4 +240,37 @@ fn the_readme_shows_the_spec_that_it_runs() {
     let real = std::fs::read_to_string(root.join("specs/saxpy.toml")).unwrap();
     let table = |text: &str| toml::from_str::<toml::Table>(text).unwrap();
     assert_eq!(table(shown), table(&real));
+}
+
+#[test]
+fn json_never_takes_a_spec_for_its_file_and_writes_through_links_and_to_devices() {
+    let (right, other) = (spec("json_right", "count = 2", RIGHT), spec("json_other", "count = 2", RIGHT));
+    let before = std::fs::read_to_string(&other).unwrap();
+    let (code, printed) = run(&["--json", other.to_str().unwrap(), right.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.contains("2 specs: 2 pass"), "{printed}");
+    assert_eq!(run(&[right.to_str().unwrap(), &format!("--json={}", other.display())]).0, Some(2));
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), before);
+    let folder = tempfile::tempdir().unwrap();
+    let (target, link) = (folder.path().join("target.json"), folder.path().join("link.json"));
+    std::fs::write(&target, "old").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    assert_eq!(run(&[right.to_str().unwrap(), &format!("--json={}", link.display())]).0, Some(0));
+    assert!(std::fs::read_to_string(&target).unwrap().contains("\"pass\""));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    let (code, printed) = run(&[right.to_str().unwrap(), "--json=/dev/full"]);
+    assert_eq!(code, Some(3), "{printed}");
+    assert!(!std::fs::metadata("/dev/full").unwrap().is_file());
+}
+
+#[test]
+fn what_cannot_be_printed_is_no_success() {
+    let right = spec("full", "count = 2", RIGHT);
+    for args in [vec![right.to_str().unwrap()], vec!["schema"], vec!["plan", right.to_str().unwrap()]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = runjob().args(&args).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {}", text(&output));
+    }
+    let output = runjob().args([right.to_str().unwrap(), "--json"]).output().unwrap();
+    assert!(serde_json::from_slice::<serde_json::Value>(&output.stdout).is_ok(), "{}", text(&output));
 }

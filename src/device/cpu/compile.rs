@@ -278,7 +278,9 @@ fn no_function(entry: &str, source: &str) -> String {
 /// Runs the constructors of the object; the symbol is an [`Entry`].
 unsafe fn open(object: &Path, symbol: &str) -> std::result::Result<Entry, String> {
     // SAFETY: promised by the caller. Symbols stay local to the library; all are bound when it is opened.
-    let library = unsafe { libloading::Library::new(object) }.map_err(|e| e.to_string())?;
+    let library = unsafe { libloading::Library::new(object) }.map_err(|e| e.to_string());
+    super::float_mode::restore();
+    let library = library?;
     // SAFETY: the shim defines the symbol with this type.
     let entry = unsafe { library.get::<Entry>(symbol.as_bytes()) }.map(|s| *s).map_err(|e| e.to_string());
     // Entries stay callable: the library is never closed.

@@ -13,6 +13,7 @@ use super::{Caps, Code, Device, DeviceError, Graph, Kernel, KernelSource, Mapped
 mod bytes;
 mod cache;
 mod compile;
+mod float_mode;
 mod kernel;
 mod memory;
 mod pool;

@@ -157,6 +157,7 @@ impl Shared {
             let job = unsafe { *self.job.get() };
             self.wake(index);
             self.work(index, job);
+            super::float_mode::restore();
             self.state.0.fetch_sub(1, Ordering::Release);
         }
     }

@@ -170,6 +170,7 @@ impl Program {
                     // SAFETY: the launch's arguments start there; see `Send for Program`.
                     let args = unsafe { args.add(launch.args) };
                     let done = if launch.range.end <= 1 { launch.inline(args) } else { launch.run(args, self.stride, &context.pool) };
+                    super::float_mode::restore();
                     if !done {
                         return Err(failed_node(index, call, "the kernel panicked".to_string()));
                     }

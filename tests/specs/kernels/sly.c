@@ -34,3 +34,44 @@ void past_carried(const float *x, float *a, uint32_t n, uint32_t round) {
     if (round == 3)
         a[n + 1] = 1.0f;
 }
+
+#include <fenv.h>
+#include <math.h>
+
+// Of subnormals: with fast-math flags, loading it would switch them off for the whole process.
+void doubles(const float *x, float *y, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = x[i] + x[i];
+}
+
+// Rounds down, and leaves the processor rounding down.
+void rounds_down(const float *x, float *y, uint32_t n) {
+    fesetround(FE_DOWNWARD);
+    for (uint32_t i = 0; i < n; i++) {
+        volatile float third = x[i] / 3.0f;
+        y[i] = third;
+    }
+}
+
+// Writes where the root is a number, and leaves what must be NaN as it was.
+void roots_of_positives(const float *x, float *y, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        if (x[i] >= 0)
+            y[i] = sqrtf(x[i]);
+}
+
+// A stride that is too large jumps over the guard.
+void far_past_the_end(const float *x, float *y, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = x[i];
+    y[n + 50] = 1.0f;
+}
+
+// Two processes go on from here; the one that computes rightly is not the one that was started.
+void forks(const float *x, float *y, uint32_t n, uint32_t round) {
+    static int child = -1;
+    if (round == 2 && child < 0)
+        child = fork() == 0;
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = x[i] + (child == 0 ? 1 : 0);
+}
