@@ -1,6 +1,6 @@
 //! A job, a device's capabilities and options -> a [`Plan`]: plain data that can be printed, compared and tested
-//! without a device. `build` goes through it in order: classify the tensors, lay out the memories, list the
-//! nodes of a round, order them by hazards, choose the schedule.
+//! without a device. `build` goes through it in order: `classify` the tensors, `place` them in memories (`arena`), list
+//! the `nodes` of a round, `order` them by hazards, choose the `schedule`.
 //!
 //! Memory and kernel ids in a plan are its own, counted from 0; the executor maps them to those of a device.
 
@@ -9,6 +9,7 @@ mod build;
 mod classify;
 mod nodes;
 mod order;
+mod place;
 mod schedule;
 mod show;
 mod trust;
