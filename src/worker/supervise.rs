@@ -77,7 +77,7 @@ pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn
     std::thread::spawn(move || read_messages(reader, &sender));
     let prints = [child.stdout.take().map(capture), child.stderr.take().map(capture)];
     let mut watch = Watch { deadlines: Deadlines::default(), said: Said::default(), beat: 0, since: Instant::now(), late: None };
-    let status = watch.follow(&mut child, &messages, page.progress(), watcher);
+    let status = watch.follow(&mut child, &messages, &page, watcher);
     let printed = |text: Option<Receiver<String>>| text.and_then(|t| t.recv_timeout(Duration::from_secs(1)).ok()).unwrap_or_default();
     let [out, err] = prints.map(printed);
     watch.said.outcome(&name, request, page.progress(), status, watch.late, out + &err)
@@ -151,10 +151,16 @@ enum End {
 }
 
 impl Watch {
-    fn follow(&mut self, child: &mut Child, messages: &Receiver<Message>, progress: &Progress, watcher: &mut dyn Watcher) -> End {
+    fn follow(&mut self, child: &mut Child, messages: &Receiver<Message>, page: &Page, watcher: &mut dyn Watcher) -> End {
+        let progress = page.progress();
+        let mut named = true;
         loop {
             match messages.recv_timeout(LOOK) {
                 Ok(message) => {
+                    // Whoever speaks has opened the page.
+                    if std::mem::take(&mut named) {
+                        page.unname();
+                    }
                     self.hear(message);
                     continue;
                 }

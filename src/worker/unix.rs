@@ -36,6 +36,12 @@ impl Page {
         self.file.path()
     }
 
+    /// Takes the file's name away once the worker has it open: whatever ends this process then leaves nothing behind.
+    pub fn unname(&self) {
+        // It is gone already, or will be when this value is dropped.
+        let _ = std::fs::remove_file(self.file.path());
+    }
+
     pub fn progress(&self) -> &Progress {
         view(&self.map)
     }
