@@ -21,7 +21,7 @@ use crate::spec::Order;
 
 pub use build::{Options, PlanError, build};
 pub use classify::Class;
-pub use order::after_lists;
+pub use order::{MOST_EDGES, after_lists};
 pub use schedule::{Host, Schedule};
 pub use show::{bytes, count, nanoseconds, summary};
 pub use trust::{GUARD_WORD, Mode, Poison, Trust, poison_word};
