@@ -14,7 +14,7 @@ use crate::check::{Census, compare, compare_bytes};
 use crate::diag::TextError;
 use crate::expr::{BLOCK, Block, Inputs, Program};
 use crate::job::{Check, Job, Want};
-use crate::plan::{GUARD_WORD, Plan, Zone, poison_word};
+use crate::plan::{GUARD_WORD, Plan, Zone, guard_bytes, poison_word};
 use crate::tensor::simd::prefetch;
 use crate::tensor::{Dtype, Number};
 use crate::verdict::{Failure, Kind};
@@ -45,7 +45,7 @@ pub(super) fn check(job: &Job, plan: &Plan, slot: &mut Slot, host: &mut HostSide
     slot.hit.clear();
     if let Err(message) = host.draw_for_check(job, slot.set, slot.round) {
         if tally.explained < MOST_EXPLAINED {
-            tally.failures.push(failure(job, slot, Kind::Evaluation, message));
+            tally.failures.push(failure(job, slot.round, slot.set, Kind::Evaluation, message));
             tally.explained += 1;
         }
         return true;
@@ -86,7 +86,7 @@ pub(super) fn check(job: &Job, plan: &Plan, slot: &mut Slot, host: &mut HostSide
                 bad = true;
                 complete = false;
                 if tally.explained < MOST_EXPLAINED {
-                    let mut failure = failure(job, slot, Kind::Evaluation, message);
+                    let mut failure = failure(job, slot.round, slot.set, Kind::Evaluation, message);
                     failure.check = Some(check.text.clone());
                     tally.failures.push(failure);
                 }
@@ -132,11 +132,10 @@ pub(super) fn check(job: &Job, plan: &Plan, slot: &mut Slot, host: &mut HostSide
 /// comparison alone would take them for written.
 fn poison_left(job: &Job, plan: &Plan, slot: &Slot, tensor: usize) -> u64 {
     let poisoned = plan.poison.iter().any(|p| p.tensor == tensor);
-    let (Some(read), true) = (plan.reads.iter().find(|r| r.tensor == tensor), poisoned) else { return 0 };
-    let Some(got) = slot.bytes(read.from.memory).map(|bytes| &bytes[range(read.from, read.bytes)]) else { return 0 };
+    let Some(got) = slot.output(plan, tensor).filter(|_| poisoned) else { return 0 };
     let dtype = job.tensors[tensor].dtype;
-    let word = poison_word(dtype, slot.round).to_le_bytes();
-    let pattern: Vec<u8> = word.iter().copied().cycle().take(4.max(dtype.size())).collect();
+    let word = u64::from(poison_word(dtype, slot.round));
+    let pattern = (word << 32 | word).to_le_bytes();
     // The pattern repeats within every element or from element to element, so each has its place in it.
     let at = |i: usize| &pattern[i * dtype.size() % pattern.len()..][..dtype.size()];
     got.chunks_exact(dtype.size()).enumerate().filter(|(i, element)| *element == at(*i)).count() as u64
@@ -157,9 +156,8 @@ fn one(
 ) -> Result<(), String> {
     let tensor = &job.tensors[check.tensor];
     let (dtype, elements) = (tensor.dtype, tensor.shape.elements());
-    let read = plan.reads.iter().find(|r| r.tensor == check.tensor).ok_or("the plan does not read this tensor back")?;
-    let got = slot.bytes(read.from.memory).map(|bytes| &bytes[range(read.from, read.bytes)]).ok_or("the output is not mapped")?;
-    let want_index = if check.wants.len() > 1 { slot.set as usize } else { 0 };
+    let got = slot.output(plan, check.tensor).ok_or("the plan does not read this tensor back")?;
+    let want_index = check.want(slot.set);
     let want = &check.wants[want_index];
     let chunks = elements.div_ceil(CHUNK);
     let mut scratch = None;
@@ -339,18 +337,17 @@ fn guard_holds(memory: &[u8], zone: &Zone) -> bool {
 
 fn restore_guard(memory: &mut [u8], zone: &Zone) {
     let start = zone.read.offset as usize;
-    let word = GUARD_WORD.to_le_bytes();
-    for (i, byte) in memory[start..start + zone.bytes as usize].iter_mut().enumerate() {
-        *byte = word[(zone.at.offset as usize + i) % 4];
+    for (byte, guard) in memory[start..start + zone.bytes as usize].iter_mut().zip(guard_bytes(zone.at.offset)) {
+        *byte = guard;
     }
 }
 
 /// A failure of a round with nothing said yet.
-pub(super) fn failure(job: &Job, slot: &Slot, kind: Kind, message: String) -> Failure {
+pub(super) fn failure(job: &Job, round: u64, set: u32, kind: Kind, message: String) -> Failure {
     Failure {
         kind,
-        round: slot.round,
-        set: job.sets.get(slot.set as usize).cloned(),
+        round,
+        set: job.sets.get(set as usize).cloned(),
         tensor: None,
         check: None,
         message,

@@ -8,7 +8,7 @@ use super::{HASHED, Tally};
 use crate::check::{Census, Evidence, describe};
 use crate::expr::{BLOCK, Block, Inputs, Program, Scratch};
 use crate::job::{Action, Contents, Job, Want};
-use crate::plan::{GUARD_WORD, Plan, Poison, Zone, poison_word};
+use crate::plan::{Plan, Poison, Zone, guard_bytes, poison_word};
 use crate::tensor::Access;
 use crate::verdict::{At, Failure, Kind};
 
@@ -22,7 +22,7 @@ const MOST_REDRAWN: u64 = 32 << 20;
 pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, index: usize, census: &Census) -> Failure {
     let check = &job.checks[index];
     let tensor = &job.tensors[check.tensor];
-    let mut out = failure(job, slot, Kind::Mismatch, String::new());
+    let mut out = failure(job, slot.round, slot.set, Kind::Mismatch, String::new());
     out.tensor = Some(tensor.name.clone());
     out.check = Some(check.text.clone());
     (out.compared, out.mismatched) = (census.compared, census.mismatched);
@@ -48,9 +48,8 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
     if tensor.shape.elements() > MOST_DESCRIBED {
         return out;
     }
-    let Some(read) = plan.reads.iter().find(|r| r.tensor == check.tensor) else { return out };
-    let Some(got) = slot.bytes(read.from.memory).map(|bytes| &bytes[range(read.from, read.bytes)]) else { return out };
-    let want_index = if check.wants.len() > 1 { slot.set as usize } else { 0 };
+    let Some(got) = slot.output(plan, check.tensor) else { return out };
+    let want_index = check.want(slot.set);
     let inputs = super::collect::RoundInputs { plan, slot, host };
     let (dtype, size) = (tensor.dtype, tensor.dtype.size());
     let mut wrong = vec![false; got.len() / size];
@@ -109,7 +108,7 @@ pub(super) fn never_written(job: &Job, slot: &Slot, index: usize, unwritten: u64
         check: Some(check.text.clone()),
         compared: elements,
         mismatched: unwritten,
-        ..failure(job, slot, Kind::Mismatch, message)
+        ..failure(job, slot.round, slot.set, Kind::Mismatch, message)
     }
 }
 
@@ -135,7 +134,7 @@ fn past_expectation(job: &Job, host: &HostSide, check: &crate::job::Check, round
         }
     }
     let set = host.set_of(round);
-    let want = &check.wants[if check.wants.len() > 1 { set as usize } else { 0 }];
+    let want = &check.wants[check.want(set)];
     let tensor = &job.tensors[check.tensor];
     let Want::Expr(program) = want else {
         return golden(want, round, tensor.bytes()).ok().map(<[u8]>::to_vec);
@@ -185,7 +184,7 @@ pub(super) fn changed_inputs(job: &Job, plan: &Plan, slot: &Slot, tally: &mut Ta
         let name = &job.tensors[fill.tensor].name;
         let readers = kernels_with(job, fill.tensor, |_| true);
         let message = format!("`{name}` was changed, though every kernel has it as `in` (kernels that could: {readers})");
-        tally.failures.push(Failure { tensor: Some(name.clone()), ..failure(job, slot, Kind::InputChanged, message) });
+        tally.failures.push(Failure { tensor: Some(name.clone()), ..failure(job, slot.round, slot.set, Kind::InputChanged, message) });
     }
 }
 
@@ -205,11 +204,11 @@ fn kernels_with(job: &Job, tensor: usize, which: impl Fn(Access) -> bool) -> Str
 
 /// A guard zone that was written: which tensor was run over, on which side, by how much.
 pub(super) fn out_of_bounds(job: &Job, plan: &Plan, memory: &[u8], zone: &Zone, round: u64, set: u32) -> Failure {
-    let word = GUARD_WORD.to_le_bytes();
     let start = zone.read.offset as usize;
     let bytes = &memory[start..start + zone.bytes as usize];
-    let hit: Vec<usize> = (0..bytes.len()).filter(|&i| bytes[i] != word[(zone.at.offset as usize + i) % 4]).collect();
-    let (first, last) = (hit.first().copied().unwrap_or(0), hit.last().copied().unwrap_or(0));
+    let mut hit = bytes.iter().zip(guard_bytes(zone.at.offset)).enumerate().filter(|(_, (byte, guard))| *byte != guard).map(|(i, _)| i);
+    let first = hit.next().unwrap_or(0);
+    let last = hit.last().unwrap_or(first);
     // Whichever tensor is nearer to the bytes that were hit is the one that was run over.
     let past_end = match (zone.before, zone.behind) {
         (Some(_), Some(_)) => first <= bytes.len() - 1 - last,
@@ -223,7 +222,7 @@ pub(super) fn out_of_bounds(job: &Job, plan: &Plan, memory: &[u8], zone: &Zone, 
             last + 1 - first,
             writers.join(", ")
         );
-        return out_of_bounds_failure(job, None, message, round, set);
+        return failure(job, round, set, Kind::OutOfBounds, message);
     }
     let tensor = if past_end { zone.before } else { zone.behind };
     let (name, size) = tensor.map_or(("a tensor", 1), |t| (plan.tensors[t].name.as_str(), job.tensors[t].dtype.size()));
@@ -235,20 +234,5 @@ pub(super) fn out_of_bounds(job: &Job, plan: &Plan, memory: &[u8], zone: &Zone, 
     let readers = if writers == "none" { tensor.map(|t| kernels_with(job, t, |_| true)).unwrap_or(writers) } else { writers };
     let s = if elements == 1 { "" } else { "s" };
     let message = format!("{elements} element{s} written {side} `{name}`{distance} (kernels that could: {readers})");
-    out_of_bounds_failure(job, tensor.map(|t| plan.tensors[t].name.clone()), message, round, set)
-}
-
-fn out_of_bounds_failure(job: &Job, tensor: Option<String>, message: String, round: u64, set: u32) -> Failure {
-    Failure {
-        kind: Kind::OutOfBounds,
-        round,
-        set: job.sets.get(set as usize).cloned(),
-        tensor,
-        check: None,
-        message,
-        patterns: Vec::new(),
-        compared: 0,
-        mismatched: 0,
-        mismatches: Vec::new(),
-    }
+    Failure { tensor: tensor.map(|t| plan.tensors[t].name.clone()), ..failure(job, round, set, Kind::OutOfBounds, message) }
 }

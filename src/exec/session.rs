@@ -7,7 +7,7 @@ use super::host::HostSide;
 use super::progress::{Phase, Progress};
 use crate::device::{Arg, Cmd, Device, DeviceError, Graph, Kernel, Mem, Node, Place, Point, Queue, Result, Slice};
 use crate::job::Job;
-use crate::plan::{Class, GUARD_WORD, Home, Plan, Zone};
+use crate::plan::{Class, Home, Plan, Zone, guard_bytes};
 
 /// What a plan has become on a device.
 pub(super) struct Session {
@@ -87,10 +87,7 @@ impl Session {
             }
             let mut bytes = device.map(self.memories[0][id])?;
             if memory.place == Place::ReadOnly {
-                for (chunk, word) in bytes.chunks_mut(4).zip(std::iter::repeat(GUARD_WORD.to_le_bytes())) {
-                    let len = chunk.len();
-                    chunk.copy_from_slice(&word[..len]);
-                }
+                bytes.iter_mut().zip(guard_bytes(0)).for_each(|(byte, guard)| *byte = guard);
             }
             for upload in plan.setup.iter().filter(|u| u.to.memory == id as u32) {
                 progress.enter(Phase::Setup, 0);
@@ -119,7 +116,7 @@ impl Session {
                 let longest = plan.zones.iter().map(|z| z.bytes).max().unwrap_or(0);
                 let pattern = device.alloc(Place::Upload, longest + 4)?;
                 let mut bytes = device.map(pattern)?;
-                bytes.iter_mut().zip(GUARD_WORD.to_le_bytes().into_iter().cycle()).for_each(|(byte, word)| *byte = word);
+                bytes.iter_mut().zip(guard_bytes(0)).for_each(|(byte, guard)| *byte = guard);
                 device.unmap(bytes)?;
                 self.pattern.set(Some(pattern));
                 pattern

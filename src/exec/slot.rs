@@ -75,6 +75,12 @@ impl Slot {
         self.mapped[memory as usize].as_deref()
     }
 
+    /// The bytes of a tensor that is read back, as the round left them.
+    pub fn output(&self, plan: &Plan, tensor: usize) -> Option<&[u8]> {
+        let read = plan.reads.iter().find(|r| r.tensor == tensor)?;
+        Some(&self.bytes(read.from.memory)?[range(read.from, read.bytes)])
+    }
+
     pub fn bytes_mut(&mut self, memory: u32) -> Option<&mut [u8]> {
         self.mapped[memory as usize].as_deref_mut()
     }

@@ -205,6 +205,13 @@ pub struct Check {
     pub text: String,
 }
 
+impl Check {
+    /// Index into `wants` for a round with this set.
+    pub fn want(&self, set: u32) -> usize {
+        if self.wants.len() > 1 { set as usize } else { 0 }
+    }
+}
+
 /// Expected contents.
 #[derive(Clone, Debug)]
 pub enum Want {

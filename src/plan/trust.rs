@@ -48,6 +48,11 @@ pub struct Mode {
 /// The word that guard zones hold, from the memory's first byte.
 pub const GUARD_WORD: u32 = 0xc5a3_7e91;
 
+/// The guard pattern from a byte of a memory on, without end.
+pub fn guard_bytes(offset: u64) -> impl Iterator<Item = u8> {
+    GUARD_WORD.rotate_right(8 * (offset % 4) as u32).to_le_bytes().into_iter().cycle()
+}
+
 /// Windows that a large output is poisoned in, one a round.
 pub(super) const WINDOWS: u8 = 16;
 
