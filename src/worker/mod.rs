@@ -6,7 +6,6 @@ mod supervise;
 mod unix;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::cpu::{self, CpuOptions};
 use crate::device::{Caps, Trace, TraceOptions};
 use crate::diag::{self, Severity, Style};
-use crate::exec::{self, Phase, Progress};
+use crate::exec::{self, LaneProgress, Phase, Progress};
 use crate::job::{self, Job, Overrides};
 use crate::plan::{self, Host, Options, Trust};
 use crate::spec::{self, Backend};
@@ -31,6 +30,7 @@ pub struct Request {
     pub overrides: Overrides,
     pub trust: Trust,
     pub fresh: bool,
+    pub lanes: Option<u32>,
     pub slots: Option<u32>,
     pub host: Option<Host>,
     /// Threads for kernels and for host work; otherwise as many as the machine runs at once.
@@ -49,6 +49,7 @@ impl Request {
             overrides: Overrides::default(),
             trust: Trust::default(),
             fresh: false,
+            lanes: None,
             slots: None,
             host: None,
             threads: None,
@@ -58,7 +59,7 @@ impl Request {
     }
 
     pub fn plan_options(&self) -> Options {
-        Options { trust: self.trust, fresh: self.fresh, slots: self.slots, host: self.host }
+        Options { trust: self.trust, fresh: self.fresh, lanes: self.lanes, slots: self.slots, host: self.host }
     }
 }
 
@@ -91,6 +92,8 @@ impl Deadlines {
             Phase::Start | Phase::Plan | Phase::Setup | Phase::Prepare => (self.prepare, "prepare"),
             Phase::Run | Phase::Done => (self.run, "run"),
             Phase::Check => (self.check, "check"),
+            // It waits for lanes that have limits of their own.
+            Phase::Idle => (u64::MAX, "run"),
         };
         (Duration::from_millis(ms), name)
     }
@@ -138,9 +141,10 @@ pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
     Ok(Resolved { job, text, errors: count(Severity::Error), warnings: count(Severity::Warning) })
 }
 
-/// Opens the device of a request.
-pub fn open(request: &Request, node: Option<&'static AtomicU32>) -> Result<Trace, crate::device::DeviceError> {
-    let device = cpu::open(CpuOptions { threads: request.threads, at_node: node, ..CpuOptions::default() })?;
+/// Opens the device of a request, whose lanes say in `progress` where they are.
+pub fn open(request: &Request, progress: Option<&'static Progress>) -> Result<Trace, crate::device::DeviceError> {
+    let at_node = progress.map(|progress| (0..exec::MOST_LANES).map(|lane| &progress.lane(lane).node).collect()).unwrap_or_default();
+    let device = cpu::open(CpuOptions { threads: request.threads, at_node, ..CpuOptions::default() })?;
     Ok(Trace::new(Box::new(device), TraceOptions { log: false, contract: request.contract }))
 }
 
@@ -158,7 +162,7 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
     let Some(job) = resolved.job else { return };
     let kernels = job.kernels.iter().map(|k| k.name.clone()).collect();
     send(Message::Job { name: job.name.clone(), kernels, xfail: job.xfail.clone(), deadlines: Deadlines::of(&job) });
-    let mut device = match open(request, Some(&progress.node)) {
+    let mut device = match open(request, Some(progress)) {
         Ok(device) => device,
         Err(error) => return send(Message::Refused { message: error.to_string() }),
     };
@@ -170,17 +174,17 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
     exec::run(&job, &plan, &mut device, threads, progress, &mut |event| send(Message::Event(event)));
 }
 
-/// The step that the device was at, in words: from the page of a worker that is gone, and the plan made again.
-fn where_of(request: &Request, progress: &Progress) -> Option<String> {
+/// The step that a lane's device was at, in words: from the page of a worker that is gone, and the plan made again.
+fn where_of(request: &Request, lane: &LaneProgress) -> Option<String> {
     use crate::device::Device;
     use std::sync::atomic::Ordering;
     let job = resolve(request).ok()?.job?;
     let device = open(request, None).ok()?;
     let plan = plan::build(&job, device.caps(), &request.plan_options()).ok()?;
-    let mode = plan.mode(progress.round());
+    let mode = plan.mode(lane.round());
     let nodes = plan.graphs.get(plan.graph(0, mode))?;
     let before = nodes.len().checked_sub(plan.trailing(mode) + job.steps.len())?;
-    let index = (progress.node.load(Ordering::Relaxed) as usize).checked_sub(before)?;
+    let index = (lane.node.load(Ordering::Relaxed) as usize).checked_sub(before)?;
     let step = job.steps.get(index)?;
     let origin = &job.origins[step.origin as usize];
     let turns: Vec<String> = origin.loops.iter().zip(&step.turn).map(|(name, value)| format!("{name} = {value}")).collect();

@@ -55,7 +55,7 @@ proptest! {
     #[test]
     fn results_equal_those_of_a_naive_interpreter(numbers in crate::planner::tape()) {
         let job = with_goldens(jobs::random(&numbers, Style { aligned: true, expressions: false }));
-        for mode in Mode::all() {
+        for mode in Mode::all_of(&job) {
             let outcome = run(&job, &mode);
             prop_assert_eq!(outcome.report.verdict, Verdict::Pass, "{:?}: {:?} {:?}", mode, outcome.report.reason, outcome.report.failures);
             prop_assert_eq!(outcome.report.checked, job.rounds.count);
@@ -66,7 +66,7 @@ proptest! {
     #[test]
     fn results_do_not_depend_on_where_views_start(numbers in crate::planner::tape()) {
         let job = with_goldens(jobs::random(&numbers, Style { aligned: false, expressions: false }));
-        for mode in Mode::all() {
+        for mode in Mode::all_of(&job) {
             // The contract asks for aligned slices, which these are not.
             let outcome = run(&job, &Mode { contract: false, ..mode });
             prop_assert_eq!(outcome.report.verdict, Verdict::Pass, "{:?}: {:?} {:?}", mode, outcome.report.reason, outcome.report.failures);
@@ -79,7 +79,7 @@ proptest! {
         let (check, set) = (usize::from(which) % job.checks.len(), usize::from(which / 16) % job.sets.len());
         corrupt(&mut job, check, set);
         let mut first = None;
-        for mode in Mode::all() {
+        for mode in Mode::all_of(&job) {
             let outcome = run(&job, &mode);
             let report = &outcome.report;
             prop_assert_eq!(report.verdict, Verdict::Fail);
@@ -135,7 +135,7 @@ fn expectations_see_the_contents_of_their_round_in_every_mode() {
     let mut job = expressions();
     for warmup in [0, 2] {
         job.rounds.warmup = warmup;
-        for mode in Mode::all() {
+        for mode in Mode::all_of(&job) {
             let outcome = run(&job, &mode);
             assert_eq!(outcome.report.verdict, Verdict::Pass, "{mode:?}: {:?} {:?}", outcome.report.reason, outcome.report.failures);
             outcome.counts_are_those_of_the_plan(&job, &mode);
@@ -148,7 +148,7 @@ fn an_expectation_that_is_off_by_one_in_late_rounds_fails_in_those_alone() {
     let mut job = expressions();
     job.checks[2].wants = vec![jobs::want(&job.tensors, 5, "where(round > 8, drawn + 1, drawn)")];
     let mut first = None;
-    for mode in Mode::all() {
+    for mode in Mode::all_of(&job) {
         let outcome = run(&job, &mode);
         assert_eq!((outcome.report.verdict, outcome.report.failed_rounds), (Verdict::Fail, 3), "{mode:?}");
         // `overwritten` is what `carried` was by expectation: it fails from the round after on.
@@ -162,7 +162,7 @@ fn an_expectation_that_is_off_by_one_in_late_rounds_fails_in_those_alone() {
 fn shuffled_sets_come_in_the_order_of_the_seed() {
     let mut job = expressions();
     job.rounds.order = runjob::spec::Order::Shuffle;
-    for mode in Mode::all() {
+    for mode in Mode::all_of(&job) {
         let outcome = run(&job, &mode);
         assert_eq!(outcome.report.verdict, Verdict::Pass, "{mode:?}: {:?}", outcome.report.failures);
     }
@@ -175,7 +175,7 @@ fn nothing_run_and_nothing_checked_are_no_pass() {
     assert_eq!(run(&job, &Mode::default()).report.verdict, Verdict::Unchecked);
     job.checks = checks;
     job.rounds.count = 0;
-    for mode in Mode::all() {
+    for mode in Mode::all_of(&job) {
         assert_eq!(run(&job, &mode).report.verdict, Verdict::Error);
     }
 }
@@ -193,7 +193,7 @@ fn poison_stands_in_outputs_before_the_first_round_at_every_level() {
     let checks = vec![jobs::check(0, vec![jobs::want(&tensors, 0, "0.0")])];
     let kernels = vec![jobs::kernel("nothing", nothing, params, [1; 3])];
     let job = jobs::job(tensors, kernels, vec![Action::Launch { kernel: 0, grid, args }], checks, 2, 0);
-    for mode in Mode::all() {
+    for mode in Mode::all_of(&job) {
         // A kernel that writes nothing would pass where memory starts as zeros.
         let outcome = run(&job, &mode);
         assert_eq!(outcome.report.verdict, Verdict::Fail, "{mode:?}");
