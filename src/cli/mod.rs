@@ -104,6 +104,9 @@ struct WhatArgs {
     /// Refuse device calls that break the contract between planner and device: for tests of runjob itself
     #[arg(long, hide = true)]
     contract: bool,
+    /// Run everything as late and in as odd an order as the contract allows: for tests of runjob itself
+    #[arg(long, hide = true, value_name = "SEED")]
+    chaos: Option<u64>,
 }
 
 #[derive(Args, Debug)]
@@ -176,7 +179,7 @@ impl WhatArgs {
         (request.overrides.rounds, request.overrides.seed) = (self.rounds, self.seed);
         (request.trust, request.fresh) = (self.trust, self.fresh);
         (request.lanes, request.slots, request.host) = (self.lanes, self.slots, self.host);
-        (request.threads, request.contract, request.coloured) = (self.threads, self.contract, coloured);
+        (request.threads, request.contract, request.chaos, request.coloured) = (self.threads, self.contract, self.chaos, coloured);
         request
     }
 }

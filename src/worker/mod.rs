@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::device::cpu::{self, CpuOptions};
-use crate::device::{Caps, Trace, TraceOptions};
+use crate::device::{Caps, Chaos, ChaosOptions, Device, Trace, TraceOptions};
 use crate::diag::{self, Severity, Style};
 use crate::exec::{self, LaneProgress, Phase, Progress};
 use crate::job::{self, Job, Overrides};
@@ -37,6 +37,8 @@ pub struct Request {
     pub threads: Option<usize>,
     /// Enforce the device contract: slow, for tests.
     pub contract: bool,
+    /// Run everything as late and in as odd an order as is allowed, by this seed: slow, for tests.
+    pub chaos: Option<u64>,
     /// Diagnostics with terminal colours.
     pub coloured: bool,
 }
@@ -54,6 +56,7 @@ impl Request {
             host: None,
             threads: None,
             contract: false,
+            chaos: None,
             coloured: false,
         }
     }
@@ -144,13 +147,15 @@ pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
 /// Opens the device of a request, whose lanes say in `progress` where they are.
 pub fn open(request: &Request, progress: Option<&'static Progress>) -> Result<Trace, crate::device::DeviceError> {
     let at_node = progress.map(|progress| (0..exec::MOST_LANES).map(|lane| &progress.lane(lane).node).collect()).unwrap_or_default();
-    let device = cpu::open(CpuOptions { threads: request.threads, at_node, ..CpuOptions::default() })?;
-    Ok(Trace::new(Box::new(device), TraceOptions { log: false, contract: request.contract }))
+    let mut device: Box<dyn Device> = Box::new(cpu::open(CpuOptions { threads: request.threads, at_node, ..CpuOptions::default() })?);
+    if let Some(seed) = request.chaos {
+        device = Box::new(Chaos::new(device, ChaosOptions { seed, fail: None }));
+    }
+    Ok(Trace::new(device, TraceOptions { log: false, contract: request.contract }))
 }
 
 /// Runs one job in this process. The last message is the report, or says why there is none.
 pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn FnMut(Message) + Send)) {
-    use crate::device::Device;
     progress.enter(Phase::Plan, 0);
     let resolved = match resolve(request) {
         Ok(resolved) => resolved,
@@ -176,7 +181,6 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
 
 /// The step that a lane's device was at, in words: from the page of a worker that is gone, and the plan made again.
 fn where_of(request: &Request, lane: &LaneProgress) -> Option<String> {
-    use crate::device::Device;
     use std::sync::atomic::Ordering;
     let job = resolve(request).ok()?.job?;
     let device = open(request, None).ok()?;

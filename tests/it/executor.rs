@@ -1,5 +1,6 @@
 //! What `exec::run` does with a job, in every mode: the same results as an interpreter that allocates everything afresh.
 
+mod chaos;
 mod faults;
 mod interpreter;
 mod modes;
@@ -128,6 +129,64 @@ fn expressions() -> Job {
     ];
     let checks = claims.iter().map(|(t, text)| jobs::check(*t, vec![jobs::want(&tensors, *t, text)])).collect();
     jobs::job(tensors, Vec::new(), steps, checks, 12, 3)
+}
+
+/// Checks tensors against a row of a golden for each round, by the interpreter.
+fn with_goldens_by_round(mut job: Job, outputs: &[usize]) -> Job {
+    let mut interpreter = Interpreter::new(&job);
+    let rounds: Vec<Vec<Vec<u8>>> = (0..job.rounds.count).map(|round| interpreter.round(round).1).collect();
+    for &id in outputs {
+        let tensor = &job.tensors[id];
+        let rows: Vec<u32> = rounds.iter().flat_map(|tensors| bytemuck::pod_collect_to_vec::<u8, u32>(&tensors[id])).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let shape = runjob::tensor::Shape::new(vec![rounds.len() as u64, tensor.shape.elements()]).unwrap();
+        runjob::data::write(file.path(), tensor.dtype, &shape, bytemuck::cast_slice(&rows)).unwrap();
+        let row = Some(jobs::scalar("round", false));
+        let want = Want::File { file: Arc::new(runjob::data::Npy::open(file.path()).unwrap()), row };
+        job.checks.push(jobs::check(id, vec![want]));
+    }
+    job
+}
+
+/// A job whose steps hang together in every way: read after write, write after read, write after write, with what is
+/// streamed, restored, cleared, carried and poisoned; every byte comes to an output that differs from round to round.
+fn with_integer_steps() -> Job {
+    use runjob::data::Source;
+    use runjob::job::{Action, Contents, View};
+    use runjob::tensor::Dtype;
+    let whole = Source::Integers { low: 0, high: 1000 };
+    let n = 16;
+    let u32s = |name: &str, contents| jobs::tensor(name, Dtype::U32, n, contents);
+    let mut tensors = vec![
+        u32s("drawn", jobs::drawn(whole.clone())),
+        u32s("streamed", jobs::drawn(whole.clone())),
+        u32s("restored", Contents::Fixed(whole.clone())),
+        u32s("cleared", Contents::Fixed(Source::Fill(5))),
+        u32s("carried", Contents::Fixed(whole)),
+        u32s("scratch", Contents::None),
+        u32s("out_a", Contents::None),
+        u32s("out_b", Contents::None),
+        u32s("out_c", Contents::None),
+        u32s("out_d", Contents::None),
+    ];
+    tensors[4].carry = true;
+    let view = |tensor| View { tensor, offset: 0, len: n * 4 };
+    let half = |tensor, at| View { tensor, offset: at * n * 2, len: n * 2 };
+    let copy = |src, dst| Action::Copy { src, dst };
+    let steps = vec![
+        copy(view(4), view(5)),       // scratch = carried
+        copy(view(5), view(6)),       // out_a = carried
+        copy(view(0), view(5)),       // scratch = drawn, after it was read
+        copy(half(5, 0), half(4, 1)), // carried = [.., drawn]
+        copy(half(3, 0), half(5, 1)), // scratch = [drawn, 5]
+        copy(view(5), view(7)),       // out_b
+        copy(half(1, 1), half(3, 0)), // cleared = [streamed, 5]
+        copy(view(3), view(8)),       // out_c
+        copy(half(2, 1), half(1, 0)), // streamed = [restored, streamed]
+        copy(half(1, 1), half(2, 1)), // restored = [restored, streamed]
+        copy(view(2), view(9)),       // out_d
+    ];
+    with_goldens_by_round(jobs::job(tensors, Vec::new(), steps, Vec::new(), 12, 0), &[1, 2, 3, 4, 6, 7, 8, 9])
 }
 
 #[test]

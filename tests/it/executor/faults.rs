@@ -2,11 +2,10 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use runjob::data::Source;
 use runjob::device::cpu::{BlockAt, Builtin};
-use runjob::device::{Caps, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result, Word};
+use runjob::device::{Chaos, ChaosOptions, Word};
 use runjob::exec::Progress;
 use runjob::job::{Action, Argument, Contents, Job, Tensor, Var, VarSource, View, Want};
 use runjob::plan::Trust;
@@ -16,74 +15,6 @@ use runjob::verdict::{Kind, Verdict};
 use super::modes::{Mode, run, run_on};
 use crate::planner::jobs;
 
-/// A device whose n-th call fails.
-struct Failing {
-    device: Box<dyn Device>,
-    calls_left: u64,
-}
-
-impl Failing {
-    fn call(&mut self, call: &'static str) -> Result<()> {
-        let Some(left) = self.calls_left.checked_sub(1) else { return Ok(()) };
-        self.calls_left = left;
-        if left == 0 {
-            return Err(DeviceError::Failed { node: None, call, message: "injected".into() });
-        }
-        Ok(())
-    }
-}
-
-impl Device for Failing {
-    fn caps(&self) -> &Caps {
-        self.device.caps()
-    }
-    fn alloc(&mut self, place: Place, bytes: u64) -> Result<Mem> {
-        self.call("alloc")?;
-        self.device.alloc(place, bytes)
-    }
-    fn map(&mut self, mem: Mem) -> Result<Mapped> {
-        self.call("map")?;
-        self.device.map(mem)
-    }
-    fn unmap(&mut self, bytes: Mapped) -> Result<()> {
-        self.call("unmap")?;
-        self.device.unmap(bytes)
-    }
-    unsafe fn load(&mut self, kernel: &KernelSource) -> Result<Kernel> {
-        self.call("load")?;
-        // SAFETY: promised by the caller.
-        unsafe { self.device.load(kernel) }
-    }
-    fn record(&mut self, nodes: &[Node]) -> Result<Graph> {
-        self.call("record")?;
-        self.device.record(nodes)
-    }
-    fn replay(&mut self, queue: Queue, after: &[Point], graph: Graph, vars: &[u64]) -> Result<Point> {
-        self.call("replay")?;
-        self.device.replay(queue, after, graph, vars)
-    }
-    fn submit(&mut self, queue: Queue, after: &[Point], nodes: &[Node]) -> Result<Point> {
-        self.call("submit")?;
-        self.device.submit(queue, after, nodes)
-    }
-    fn poll(&mut self, point: Point) -> Result<bool> {
-        self.device.poll(point)
-    }
-    fn wait(&mut self, point: Point) -> Result<()> {
-        self.call("wait")?;
-        self.device.wait(point)
-    }
-    fn elapsed(&mut self, point: Point) -> Result<Option<Duration>> {
-        self.device.elapsed(point)
-    }
-    fn fork(&self) -> Result<Box<dyn Device>> {
-        self.device.fork()
-    }
-    fn reset(&mut self) -> Result<()> {
-        self.device.reset()
-    }
-}
-
 #[test]
 fn after_any_failed_call_everything_is_freed_and_the_rounds_before_stand() {
     let mut job = super::expressions();
@@ -91,7 +22,8 @@ fn after_any_failed_call_everything_is_freed_and_the_rounds_before_stand() {
     for mode in Mode::all_of(&job).into_iter().filter(|m| m.threads == 1 && m.trust == Trust::Standard) {
         let mut runs = Vec::new();
         for n in 1.. {
-            let outcome = run_on(&job, &mode, Box::new(Failing { device: mode.device(), calls_left: n }), &Progress::new());
+            let outcome =
+                run_on(&job, &mode, Box::new(Chaos::new(mode.device(), ChaosOptions { seed: n, fail: Some(n) })), &Progress::new());
             let report = &outcome.report;
             assert!(report.failures.is_empty(), "{mode:?}, call {n}: {:?}", report.failures);
             assert_eq!(report.run, report.checked);
