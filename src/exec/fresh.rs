@@ -52,6 +52,9 @@ fn one(lane: &mut Lane<'_, '_>, kernels: &[Kernel], known: &Known, progress: &Pr
     }
     let mut ring = Ring::new(job, plan);
     let result = lane.submit(&session, &mut ring, round).and_then(|()| lane.finish_oldest(&session, &mut ring, true));
+    if result.is_err() {
+        lane.salvage(&session, &mut ring);
+    }
     let released = ring.release(lane.device);
     result?;
     released?;

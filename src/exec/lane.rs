@@ -97,29 +97,45 @@ impl<'a, 'b> Lane<'a, 'b> {
 
     /// Runs rounds from `round` to `end`; after an error, `round` is the one that it is of.
     fn rounds(&mut self, session: &Session, ring: &mut Ring, round: &mut u64, end: u64) -> Result<(), Stop> {
-        while *round < end && self.board.runs(*round) {
-            let submitted = self.interrupted().and_then(|()| self.submit(session, ring, *round));
-            if let Err(stop) = submitted {
-                // The rounds before this one get their verdicts; what goes wrong with them now is no news.
-                let _ = self.drain(session, ring);
-                return Err(stop);
+        let mut result = Ok(());
+        while result.is_ok() && *round < end && self.board.runs(*round) {
+            result = self.interrupted().and_then(|()| self.submit(session, ring, *round));
+            if result.is_ok() {
+                result = self.drain(session, ring, round, ring.len() - 1);
+                *round += u64::from(result.is_ok());
             }
-            while ring.in_flight() >= ring.len() {
-                let oldest = ring.oldest().round;
-                self.finish_oldest(session, ring, true).inspect_err(|_| *round = oldest)?;
-            }
-            *round += 1;
         }
-        self.drain(session, ring).map_err(|(oldest, stop)| {
-            *round = oldest;
-            stop
-        })
+        // The rounds before get their verdicts, whatever made this one stop.
+        let mut at = *round;
+        match (self.drain(session, ring, &mut at, 0), result) {
+            (Ok(()), result) => result,
+            // The lower round's error is the one that counts.
+            (Err(stop), Err(Stop::Device(also))) if at < *round => {
+                self.tally.salvage.errors.push(format!("round {round}: {also}"));
+                *round = at;
+                Err(stop)
+            }
+            (Err(Stop::Device(also)), Err(stop)) => {
+                self.tally.salvage.errors.push(format!("round {at}: {also}"));
+                Err(stop)
+            }
+            (Err(stop), _) => {
+                *round = at;
+                Err(stop)
+            }
+        }
     }
 
-    fn drain(&mut self, session: &Session, ring: &mut Ring) -> Result<(), (u64, Stop)> {
-        while ring.in_flight() > 0 {
+    /// Finishes rounds until so many are in flight. After an error, `round` is the one that it is of, and what is in flight
+    /// behind it was looked at, though it does not count.
+    fn drain(&mut self, session: &Session, ring: &mut Ring, round: &mut u64, in_flight: usize) -> Result<(), Stop> {
+        while ring.in_flight() > in_flight {
             let oldest = ring.oldest().round;
-            self.finish_oldest(session, ring, true).map_err(|stop| (oldest, stop))?;
+            if let Err(stop) = self.finish_oldest(session, ring, true) {
+                *round = oldest;
+                self.salvage(session, ring);
+                return Err(stop);
+            }
         }
         Ok(())
     }
@@ -165,7 +181,8 @@ impl<'a, 'b> Lane<'a, 'b> {
         let round = slot.round;
         let clock = self.timed(round).then(Instant::now);
         self.at.enter(Phase::Run, round);
-        slot.wait(session, self.device)?;
+        slot.wait(self.device)?;
+        slot.take(session, self.device)?;
         let waited = clock.map(|c| c.elapsed().as_nanos() as u64);
         if checked {
             self.at.enter(Phase::Check, round);
@@ -183,13 +200,12 @@ impl<'a, 'b> Lane<'a, 'b> {
                 times.check += clock.elapsed().as_nanos() as u64 - waited;
             }
         }
-        let hit = std::mem::take(&mut slot.hit);
+        let (hit, index) = (std::mem::take(&mut slot.hit), slot.index);
+        ring.free_oldest();
         if !hit.is_empty() {
             // Else the next round in this slot would be blamed for what this one wrote.
-            let index = slot.index;
-            session.restore_guards(self.plan, self.device, index, &hit, &ring.younger())?;
+            session.restore_guards(self.plan, self.device, index, &hit, &ring.flying())?;
         }
-        ring.free_oldest();
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod fresh;
 mod host;
 mod lane;
 mod progress;
+mod salvage;
 mod session;
 mod slot;
 
@@ -20,7 +21,7 @@ use crate::check::Census;
 use crate::device::{Device, DeviceError, Trace};
 use crate::job::{Check, Job};
 use crate::plan::{Host, Plan};
-use crate::verdict::{CheckReport, Event, Failure, Kind, Report, Times, Verdict};
+use crate::verdict::{CheckReport, Event, Failure, Kind, Report, Salvage, Times, Verdict};
 
 pub use progress::{LaneProgress, MOST_LANES, Phase, Progress};
 
@@ -49,6 +50,7 @@ pub(crate) struct Tally {
     pub explained: u64,
     pub checks: Vec<CheckReport>,
     pub failures: Vec<Failure>,
+    pub salvage: Salvage,
     /// Failures that events have told.
     told: usize,
     /// The last round that is counted as failed.
@@ -78,6 +80,7 @@ impl Tally {
             explained: 0,
             checks: Vec::new(),
             failures: Vec::new(),
+            salvage: Salvage::default(),
             told: 0,
             last_failed: None,
             times: Times::default(),
@@ -97,6 +100,7 @@ impl Tally {
         (self.run, self.checked, self.failed_rounds, self.explained) = (0, 0, 0, 0);
         self.checks.iter_mut().for_each(CheckReport::clear);
         self.failures.clear();
+        (self.salvage.errors.clear(), self.salvage.checks.clear());
         (self.told, self.last_failed, self.times) = (0, None, Times::default());
     }
 
@@ -108,6 +112,8 @@ impl Tally {
         self.last_failed = later.last_failed.or(self.last_failed);
         self.checks.iter_mut().zip(&later.checks).for_each(|(check, later)| check.merge(later));
         self.times.merge(&later.times);
+        self.salvage.errors.extend_from_slice(&later.salvage.errors);
+        self.salvage.checks.extend_from_slice(&later.salvage.checks);
         for failures in later.failures.chunk_by(|a, b| a.round == b.round) {
             if self.explained < MOST_EXPLAINED {
                 self.failures.extend_from_slice(failures);
@@ -206,6 +212,7 @@ impl Executor<'_> {
             failed_rounds: tally.failed_rounds,
             checks: tally.checks,
             failures: tally.failures,
+            salvage: tally.salvage,
             cost: self.plan.cost,
             setup_counts,
             round_counts: self.device.counts() - setup_counts,

@@ -41,6 +41,38 @@ fn after_any_failed_call_everything_is_freed_and_the_rounds_before_stand() {
     }
 }
 
+#[test]
+fn after_a_failed_call_the_other_outputs_are_still_checked() {
+    let mut job = super::expressions();
+    // One output is wrong in every round.
+    job.checks[3].wants = vec![jobs::want(&job.tensors, 8, "resident + 1")];
+    job.checks.swap(0, 3);
+    for mode in Mode::all_of(&job).into_iter().filter(|m| m.trust == Trust::Standard && m.threads == 1) {
+        let mut looked = 0;
+        for n in 1.. {
+            let outcome =
+                run_on(&job, &mode, Box::new(Chaos::new(mode.device(), ChaosOptions { seed: n, fail: Some(n) })), &Progress::new());
+            let report = &outcome.report;
+            if report.verdict == Verdict::Fail {
+                break;
+            }
+            assert_eq!(report.verdict, Verdict::Error, "{mode:?}, call {n}");
+            assert_eq!(report.failed_rounds, report.run, "what failed before stands: {mode:?}, call {n}");
+            for check in &report.salvage.checks {
+                assert!(check.round >= report.run, "{mode:?}, call {n}: {check:?}");
+                let wrong = check.check == job.checks[0].text;
+                if check.problem.as_deref() == Some("its bytes could not be fetched") {
+                    assert!(mode.slots > 1, "later rounds change what is carried: {mode:?}, call {n}: {check:?}");
+                    continue;
+                }
+                assert_eq!(check.problem.is_some(), wrong, "{mode:?}, call {n}: {check:?} {:?}", report.salvage.errors);
+                looked += 1;
+            }
+        }
+        assert!(looked >= 2 * job.checks.len(), "{mode:?}: {looked} checks");
+    }
+}
+
 /// `x` is drawn, `y` is an output, and both have guards around them; the kernel also gets the round.
 fn job_of(name: &str, code: Builtin, rounds: u64) -> Job {
     let n = 37;
