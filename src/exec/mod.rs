@@ -100,7 +100,8 @@ impl Tally {
         (self.run, self.checked, self.failed_rounds, self.explained) = (0, 0, 0, 0);
         self.checks.iter_mut().for_each(CheckReport::clear);
         self.failures.clear();
-        (self.salvage.errors.clear(), self.salvage.checks.clear());
+        self.salvage.errors.clear();
+        self.salvage.checks.clear();
         (self.told, self.last_failed, self.times) = (0, None, Times::default());
     }
 
