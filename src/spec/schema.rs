@@ -17,6 +17,7 @@ pub fn schema() -> Value {
     let definitions = schema.get("definitions").and_then(Value::as_object).cloned().unwrap_or_default();
     whole(&mut schema, &definitions, &mut Vec::new());
     each(&mut schema, &mut described);
+    each(&mut schema, &mut infinite);
     keep_used(&mut schema);
     if let Value::Object(root) = &mut schema {
         root.insert("title".into(), "runjob spec".into());
@@ -169,6 +170,16 @@ fn described(object: &mut Map<String, Value>) {
     }
 }
 
+/// Lets `null` pass for a number: that is what one of the servers makes of `inf` and `nan`. TOML cannot write it.
+fn infinite(object: &mut Map<String, Value>) {
+    if let Some(types) = object.get_mut("type")
+        && (*types == "number" || types.as_array().is_some_and(|all| all.contains(&json!("number"))))
+    {
+        let all = types.as_array().cloned().unwrap_or_else(|| vec![types.clone()]);
+        *types = all.into_iter().chain([json!("null")]).collect();
+    }
+}
+
 /// Drops the definitions that nothing refers to.
 fn keep_used(schema: &mut Value) {
     loop {
@@ -194,7 +205,7 @@ mod tests {
             let Some(Value::Object(properties)) = object.get("properties") else { return };
             for (name, property) in properties {
                 keys += 1;
-                if !property.get("description").is_some_and(Value::is_string) && property.get("$ref").is_none() {
+                if !property.get("description").is_some_and(Value::is_string) {
                     missing.push(name.clone());
                 }
             }
