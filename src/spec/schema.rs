@@ -17,7 +17,7 @@ pub fn schema() -> Value {
     let definitions = schema.get("definitions").and_then(Value::as_object).cloned().unwrap_or_default();
     whole(&mut schema, &definitions, &mut Vec::new());
     each(&mut schema, &mut described);
-    each(&mut schema, &mut infinite);
+    each(&mut schema, &mut numbers);
     keep_used(&mut schema);
     if let Value::Object(root) = &mut schema {
         root.insert("title".into(), "runjob spec".into());
@@ -170,13 +170,14 @@ fn described(object: &mut Map<String, Value>) {
     }
 }
 
-/// Lets `null` pass for a number: that is what one of the servers makes of `inf` and `nan`. TOML cannot write it.
-fn infinite(object: &mut Map<String, Value>) {
-    if let Some(types) = object.get_mut("type")
-        && (*types == "number" || types.as_array().is_some_and(|all| all.contains(&json!("number"))))
-    {
-        let all = types.as_array().cloned().unwrap_or_else(|| vec![types.clone()]);
-        *types = all.into_iter().chain([json!("null")]).collect();
+/// Spells out what a number may be: one server does not find the key of an integer under `number` alone, and the other
+/// makes `null` of `inf` and `nan`. TOML cannot write a null.
+fn numbers(object: &mut Map<String, Value>) {
+    let Some(types) = object.get_mut("type") else { return };
+    let mut all = types.as_array().cloned().unwrap_or_else(|| vec![types.clone()]);
+    if all.contains(&json!("number")) {
+        all.extend(["integer", "null"].map(Value::from).into_iter().filter(|t| !all.contains(t)).collect::<Vec<_>>());
+        *types = all.into();
     }
 }
 

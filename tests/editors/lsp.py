@@ -65,6 +65,11 @@ class Server:
             self._next("textDocument/didOpen", text)
         return uri
 
+    def wait_for_a_mark(self, uri):
+        """Waits until a mistake of a document is marked: some servers mark those of the schema after the others."""
+        while not self.marks[uri]:
+            self._next("textDocument/publishDiagnostics", uri)
+
     def close(self, uri):
         self.tell("textDocument/didClose", {"textDocument": {"uri": uri}})
 
