@@ -3,6 +3,7 @@
 //! One loop serves every job and device. With one slot and inline host work it is the loop that one writes by
 //! hand: fill, launch, check, in one thread and in cache; with three slots and a pool it is a pipeline.
 
+mod build;
 mod collect;
 mod explain;
 mod host;
@@ -20,6 +21,7 @@ use crate::verdict::{CheckReport, Event, Failure, Kind, Report, Times, Verdict};
 
 pub use progress::{Phase, Progress};
 
+use build::Building;
 use host::HostSide;
 use session::Session;
 use slot::Ring;
@@ -186,14 +188,14 @@ impl Executor<'_> {
     }
 
     fn all_rounds(&mut self, setup_counts: &mut crate::device::Counts) -> Result<(), Stop> {
-        self.progress.enter(Phase::Compile, 0);
-        let kernels = session::load(self.job, self.device, self.progress)?;
+        let mut kernels = Building::start(self.job, self.device);
         self.progress.enter(Phase::Setup, 0);
         let mut host = HostSide::new(self.job, self.plan, self.progress);
         if self.plan.fresh {
-            return self.fresh_rounds(&kernels, &mut host, setup_counts);
+            kernels.load(self.job, self.device, self.progress)?;
+            return self.fresh_rounds(&mut kernels, &mut host, setup_counts);
         }
-        let session = Session::open(self.job, self.plan, self.device, &kernels, &mut host, self.progress)?;
+        let session = Session::open(self.job, self.plan, self.device, &mut kernels, &mut host, self.progress)?;
         session.start(self.device)?;
         let mut ring = Ring::new(self.job, self.plan);
         let result = self.warm_rounds(&session, &mut ring, &mut host, setup_counts);
@@ -253,12 +255,7 @@ impl Executor<'_> {
     }
 
     /// Set-up, one round, tear-down, for every round.
-    fn fresh_rounds(
-        &mut self,
-        kernels: &[crate::device::Kernel],
-        host: &mut HostSide,
-        setup_counts: &mut crate::device::Counts,
-    ) -> Result<(), Stop> {
+    fn fresh_rounds(&mut self, kernels: &mut Building, host: &mut HostSide, setup_counts: &mut crate::device::Counts) -> Result<(), Stop> {
         use crate::device::Device;
         *setup_counts = self.device.counts();
         self.tally.times.setup = self.started.elapsed().as_nanos() as u64;
@@ -374,6 +371,9 @@ const MOST_LOG: usize = 30;
 
 /// A device error with the compiler's own words, where there are any.
 fn told(error: &DeviceError) -> String {
+    if let DeviceError::Several(errors) = error {
+        return errors.iter().map(told).collect::<Vec<_>>().join("\n");
+    }
     let DeviceError::Build { log, .. } = error else { return error.to_string() };
     let lines: Vec<&str> = log.trim_end().lines().collect();
     let mut text = error.to_string();

@@ -1,8 +1,9 @@
-//! Set-up: kernels loaded, memories allocated, contents uploaded, graphs recorded; and carried tensors put at their start.
+//! Set-up: memories allocated, contents uploaded, kernels loaded, graphs recorded; and carried tensors put at their start.
 
 use std::cell::Cell;
 use std::ops::Range;
 
+use super::build::Building;
 use super::host::HostSide;
 use super::progress::{Phase, Progress};
 use crate::device::{Arg, Cmd, Device, DeviceError, Graph, Kernel, Mem, Node, Place, Point, Queue, Result, Slice};
@@ -24,24 +25,13 @@ pub(super) struct Session {
     pattern: Cell<Option<Mem>>,
 }
 
-/// Builds and loads all kernels of a job.
-pub(super) fn load(job: &Job, device: &mut dyn Device, progress: &Progress) -> Result<Vec<Kernel>> {
-    let mut kernels = Vec::with_capacity(job.kernels.len());
-    for (index, source) in job.kernels.iter().enumerate() {
-        progress.compiling(index as u32);
-        // SAFETY: whoever runs a job trusts its kernels to keep to their arguments: the one promise of a run.
-        kernels.push(unsafe { device.load(source) }?);
-    }
-    Ok(kernels)
-}
-
 impl Session {
-    /// Allocates, uploads and records. On an error, `reset` of the device frees what was made.
+    /// Allocates, uploads, loads and records. On an error, `reset` of the device frees what was made.
     pub fn open(
         job: &Job,
         plan: &Plan,
         device: &mut dyn Device,
-        kernels: &[Kernel],
+        kernels: &mut Building,
         host: &mut HostSide,
         progress: &Progress,
     ) -> Result<Session> {
@@ -59,7 +49,9 @@ impl Session {
         }
         let mut session =
             Session { memories, graphs: Vec::new(), start: Vec::new(), poison: Vec::new(), carries: false, pattern: Cell::new(None) };
-        session.upload(job, plan, device, host, progress)?;
+        session.upload(job, plan, device, kernels, host, progress)?;
+        let kernels = &kernels.load(job, device, progress)?;
+        progress.enter(Phase::Setup, 0);
         let set_up: Vec<Vec<Node>> = (0..slots).map(|slot| session.translate(&plan.setup_nodes, slot, kernels)).collect();
         for (slot, nodes) in set_up.iter().enumerate() {
             // Memories that all slots share are set up once, with the first.
@@ -80,7 +72,15 @@ impl Session {
         Ok(session)
     }
 
-    fn upload(&mut self, job: &Job, plan: &Plan, device: &mut dyn Device, host: &mut HostSide, progress: &Progress) -> Result<()> {
+    fn upload(
+        &mut self,
+        job: &Job,
+        plan: &Plan,
+        device: &mut dyn Device,
+        kernels: &Building,
+        host: &mut HostSide,
+        progress: &Progress,
+    ) -> Result<()> {
         for (id, memory) in plan.memories.iter().enumerate() {
             if memory.per_slot || !plan.setup.iter().any(|u| u.to.memory == id as u32) {
                 continue;
@@ -90,6 +90,7 @@ impl Session {
                 bytes.iter_mut().zip(guard_bytes(0)).for_each(|(byte, guard)| *byte = guard);
             }
             for upload in plan.setup.iter().filter(|u| u.to.memory == id as u32) {
+                kernels.check(progress)?;
                 progress.enter(Phase::Setup, 0);
                 let range = range(upload.to, upload.bytes);
                 host.generate(job, upload.tensor, upload.set, &mut bytes[range]);

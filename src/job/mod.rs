@@ -8,6 +8,7 @@ mod launch;
 mod loose;
 mod names;
 mod places;
+mod source;
 mod steps;
 mod tensors;
 mod unroll;
