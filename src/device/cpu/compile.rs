@@ -173,6 +173,8 @@ impl Task {
                 // A panic names the place in its message.
                 command.arg("--remap-path-prefix").arg(format!("{}={shown}", at(file).display()));
             }
+            // Else what it makes on the way would lie in the current folder.
+            command.arg("--out-dir").arg(folder.path());
             command.arg(format!("--emit=link={},dep-info={}", output.display(), rule.display())).arg(&input);
         } else {
             command.arg("-I").arg(at("include")).args(["-MMD", "-MF"]).arg(&rule).arg("-o").arg(&output).arg(&input).args(LINK);

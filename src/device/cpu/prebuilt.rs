@@ -69,7 +69,10 @@ fn functions(bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
         None
     };
     if let Some(here) = here.filter(|here| *here != file.architecture()) {
-        return Err(format!("is built for {:?}, this machine is {here:?}", file.architecture()));
+        return Err(match file.architecture() {
+            Architecture::Unknown => format!("is built for another processor than this machine's, {here:?}"),
+            other => format!("is built for {other:?}, this machine is {here:?}"),
+        });
     }
     let mut names: Vec<String> = match file.format() {
         object::BinaryFormat::MachO => {

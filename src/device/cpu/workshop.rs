@@ -183,13 +183,18 @@ impl Addresses {
         // SAFETY: an address is taken, nothing is called. The object was read: it has the symbol itself, so that it is
         // found there before any of the libraries that it needs.
         let address =
-            |symbol: &str| unsafe { library.get::<*mut c_void>(symbol.as_bytes()) }.map(|s| s.as_raw_ptr()).map_err(|e| e.to_string());
+            |symbol: &str| unsafe { library.get::<*mut c_void>(symbol.as_bytes()) }.map(|s| s.as_raw_ptr()).map_err(|e| reason(&e));
         let kernel = address(&kernel.entry).map_err(failed)?;
         let here = if object.asks { address(HERE).map_err(failed)? } else { std::ptr::null_mut() };
         // What it has stays callable: the library is never closed.
         std::mem::forget(library);
         Ok(Addresses { kernel, here })
     }
+}
+
+/// What the system says of a failure.
+fn reason(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Loads an object: all that it needs is bound at once, and its symbols are no other object's.
@@ -199,7 +204,7 @@ impl Addresses {
 unsafe fn library(path: &Path) -> std::result::Result<Library, String> {
     let path: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     // SAFETY: promised by the caller.
-    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| e.to_string());
+    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| reason(&e));
     float_mode::restore();
     library
 }
@@ -214,7 +219,7 @@ unsafe fn open(object: &Path, symbol: &str, addresses: Option<&Addresses>) -> st
         for (suffix, address) in [(KERNEL_ADDRESS, addresses.kernel), (HERE_ADDRESS, addresses.here)] {
             let name = format!("{symbol}{suffix}");
             // SAFETY: the shim defines the symbol as a variable of a pointer's size.
-            let variable = unsafe { library.get::<*mut c_void>(name.as_bytes()) }.map_err(|e| e.to_string())?;
+            let variable = unsafe { library.get::<*mut c_void>(name.as_bytes()) }.map_err(|e| reason(&e))?;
             let variable = variable.as_raw_ptr().cast::<*mut c_void>();
             // SAFETY: as above. Where it has its value another thread may be reading it.
             unsafe {
@@ -225,7 +230,7 @@ unsafe fn open(object: &Path, symbol: &str, addresses: Option<&Addresses>) -> st
         }
     }
     // SAFETY: the shim defines the symbol with this type.
-    let entry = unsafe { library.get::<Entry>(symbol.as_bytes()) }.map(|s| *s).map_err(|e| e.to_string());
+    let entry = unsafe { library.get::<Entry>(symbol.as_bytes()) }.map(|s| *s).map_err(|e| reason(&e));
     // Entries stay callable: the library is never closed.
     std::mem::forget(library);
     entry

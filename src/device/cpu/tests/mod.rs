@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::*;
 
 mod conformance;
+mod langs;
 use crate::device::{Arg, Cmd, Slice, Word};
 use crate::tensor::{Dtype, Param, ParamKind};
 
