@@ -109,6 +109,20 @@ pub struct CheckReport {
     pub elements: u64,
 }
 
+impl CheckReport {
+    /// Takes out what was counted.
+    pub(crate) fn clear(&mut self) {
+        (self.rounds, self.failed_rounds, self.elements) = (0, 0, 0);
+    }
+
+    /// Adds what was counted in other rounds.
+    pub(crate) fn merge(&mut self, other: &CheckReport) {
+        self.rounds += other.rounds;
+        self.failed_rounds += other.failed_rounds;
+        self.elements += other.elements;
+    }
+}
+
 /// Where the time went. *Units*: nanoseconds, over all rounds that were timed.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
@@ -122,6 +136,16 @@ pub struct Times {
     pub check: u64,
     /// Opening, planning, compiling, allocating, uploading, warm-up.
     pub setup: u64,
+}
+
+impl Times {
+    /// Adds the phases of other rounds.
+    pub(crate) fn merge(&mut self, other: &Times) {
+        self.sampled += other.sampled;
+        self.fill += other.fill;
+        self.run += other.run;
+        self.check += other.check;
+    }
 }
 
 /// What a job came to.

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::tensor::{Lang, Param};
 
+pub mod chaos;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod contract;
@@ -22,6 +23,7 @@ pub mod null;
 mod text;
 pub mod trace;
 
+pub use chaos::{Chaos, ChaosOptions};
 pub use null::NullDevice;
 pub use text::text_of;
 pub use trace::{Counts, Trace, TraceOptions};

@@ -104,13 +104,14 @@ impl Slot {
         }
         for (index, fill) in plan.fills.iter().enumerate() {
             let bytes = self.mapped[fill.to.memory as usize].as_deref_mut().ok_or_else(|| broken("a filled memory is not mapped"))?;
-            host.draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index])
+            host.known
+                .draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index])
                 .map_err(failed)?;
         }
         for (index, var) in job.vars.iter().enumerate() {
             let mut problem = None;
             let mut element = |tensor| {
-                host.element(job, tensor, self.set, self.round).unwrap_or_else(|message| {
+                host.known.element(job, tensor, self.set, self.round).unwrap_or_else(|message| {
                     problem = Some(message);
                     0
                 })
