@@ -7,6 +7,7 @@ use super::*;
 
 mod conformance;
 mod langs;
+mod robust;
 use crate::device::{Arg, Cmd, Slice, Word};
 use crate::tensor::{Dtype, Param, ParamKind};
 
