@@ -149,13 +149,15 @@ pub(super) fn devices(args: &DevicesArgs) -> u8 {
         }
         return missing_code(missing);
     }
-    out(&format!(
-        "cpu  {}\n     kernels in C, compiled by {}\n     {} threads, {} memory\n",
-        caps.name,
-        caps.driver,
-        caps.lanes,
-        plan::bytes(caps.memory)
-    ));
+    out(&format!("cpu  {}\n     {} threads, {} memory\n", caps.name, caps.lanes, plan::bytes(caps.memory)));
+    for tool in device.tools() {
+        let suffixes: Vec<String> = tool.suffixes.iter().map(|s| format!(".{s}")).collect();
+        let how = match &tool.found {
+            Some(found) => format!("compiled by {}, {}", found.command, found.version),
+            None => format!("no compiler: {}, or set {}", tool.install, tool.variable),
+        };
+        out(&format!("     kernels in {} ({}): {how}\n", tool.language, suffixes.join(" ")));
+    }
     missing_code(missing)
 }
 

@@ -9,6 +9,7 @@ mod loose;
 mod names;
 mod places;
 mod sets;
+mod source;
 mod steps;
 mod tensors;
 mod unroll;
