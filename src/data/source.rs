@@ -52,7 +52,7 @@ pub fn validate(source: &Source, dtype: Dtype, elements: u64) -> Result<(), Stri
         Source::Normal { mean, std } => normal(*mean, *std, dtype),
         Source::Integers { low, high } => integers(*low, *high, dtype),
         Source::File(npy) => {
-            check(npy.dtype_matches(dtype), || format!("the file holds `{}`, the tensor is {dtype}", npy.descr()))?;
+            check(npy.dtype_matches(dtype), || format!("the file holds {}, the tensor is {dtype}", npy.describe_dtype()))?;
             check(npy.shape().elements() == elements, || {
                 format!("the file has shape {}, {} elements, the tensor has {elements}", npy.shape(), npy.shape().elements())
             })
@@ -69,6 +69,8 @@ pub(super) fn largest(dtype: Dtype) -> f64 {
     match dtype {
         Dtype::F16 => 65504.0,
         Dtype::Bf16 => f64::from(Narrow::Bf16.to_f32(0x7F7F)),
+        Dtype::F8e4m3 => 448.0,
+        Dtype::F8e5m2 => 57344.0,
         Dtype::F32 => f64::from(f32::MAX),
         _ => f64::MAX,
     }
@@ -141,6 +143,8 @@ fn integers(low: i128, high: i128, dtype: Dtype) -> Result<(), String> {
     let exact: i128 = match dtype {
         Dtype::F16 => 1 << 11,
         Dtype::Bf16 => 1 << 8,
+        Dtype::F8e4m3 => 1 << 4,
+        Dtype::F8e5m2 => 1 << 3,
         Dtype::F32 => 1 << 24,
         _ => 1 << 53,
     };

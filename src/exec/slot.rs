@@ -5,7 +5,7 @@ use super::session::{Session, broken, range};
 use super::{HASHED, Stop};
 use crate::device::{Device, DeviceError, Mapped, Mem, Point, Queue};
 use crate::job::Job;
-use crate::plan::{Plan, Trust, poison_word};
+use crate::plan::{Plan, Trust, poison_of};
 
 /// One set of buffers, and the round that is in it.
 pub(super) struct Slot {
@@ -123,7 +123,7 @@ impl Slot {
             self.vars[index] = word;
         }
         for poisoned in &plan.poison {
-            self.vars[poisoned.var as usize] = poison_word(job.tensors[poisoned.tensor].dtype, self.round).into();
+            self.vars[poisoned.var as usize] = poison_of(job, poisoned.tensor, self.round).into();
         }
         Ok(())
     }

@@ -102,7 +102,7 @@ impl Resolver<'_> {
         };
         if !npy.dtype_matches(dtype) {
             self.report(
-                Diagnostic::error("file", at.clone(), format!("`{path}` holds {}, the tensor is {dtype}", npy.descr()))
+                Diagnostic::error("file", at.clone(), format!("`{path}` holds {}, the tensor is {dtype}", npy.describe_dtype()))
                     .help("change the tensor's dtype, or convert the file: `np.save(path, a.astype(...))`"),
             );
             return None;

@@ -148,7 +148,7 @@ impl Draft<'_> {
         let output_bytes: u64 = outputs.iter().map(|&id| self.tensors[id].bytes).sum();
         let at_setup: Vec<Cmd> = if options.trust == Trust::Fast {
             let poison = |&id: &usize| {
-                let word = trust::poison_word(job.tensors[id].dtype, 0);
+                let word = trust::poison_of(job, id, 0);
                 let home = self.tensors[id].home?;
                 Some(Cmd::Fill { dst: slice(home, self.tensors[id].bytes), pattern: Word::Const(word.into()) })
             };

@@ -115,6 +115,8 @@ impl Leaf {
                 Dtype::F32 => bytes!(id, |b| f64::from(f32::from_le_bytes(b))),
                 Dtype::F16 => bytes!(id, |b| f64::from(Narrow::F16.to_f32(u16::from_le_bytes(b)))),
                 Dtype::Bf16 => bytes!(id, |b| f64::from(Narrow::Bf16.to_f32(u16::from_le_bytes(b)))),
+                Dtype::F8e4m3 => bytes!(id, |[b]: [u8; 1]| f64::from(Narrow::F8e4m3.to_f32(b.into()))),
+                Dtype::F8e5m2 => bytes!(id, |[b]: [u8; 1]| f64::from(Narrow::F8e5m2.to_f32(b.into()))),
                 Dtype::I64 => bytes!(id, |b| i64::from_le_bytes(b) as f64),
                 Dtype::I32 => bytes!(id, |b| f64::from(i32::from_le_bytes(b))),
                 Dtype::I16 => bytes!(id, |b| f64::from(i16::from_le_bytes(b))),
@@ -168,8 +170,8 @@ impl Leaf {
                 Dtype::U32 => bytes!(id, |b| u32::from_le_bytes(b).into()),
                 Dtype::U16 => bytes!(id, |b| u16::from_le_bytes(b).into()),
                 Dtype::Bool => bytes!(id, |b| i128::from(u8::from_le_bytes(b) != 0)),
-                // Float tensors are loaded as floats.
-                Dtype::U8 | Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16 => bytes!(id, |b| u8::from_le_bytes(b).into()),
+                // u8; float tensors are loaded as floats.
+                _ => bytes!(id, |b| u8::from_le_bytes(b).into()),
             },
             Source::Buffer(buffer) => match &buffers[buffer] {
                 Buffer::Float(values) => values!(values, |x| i128::from(x as i64)),
