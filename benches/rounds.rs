@@ -22,6 +22,7 @@ use runjob::verdict::{Event, Report, Verdict};
 /// One row: a mode of the C program and the spec of the same name.
 struct Row {
     name: &'static str,
+    /// Lanes of ours, threads of the C program.
     threads: usize,
     /// Rounds of one run of either program.
     rounds: u64,
@@ -37,8 +38,9 @@ enum Target {
     Over(f64),
 }
 
-const ROWS: [Row; 3] = [
+const ROWS: [Row; 4] = [
     Row { name: "tiny", threads: 1, rounds: 200_000, fast: 1.2, standard: Target::Over(300.0) },
+    Row { name: "tiny", threads: 2, rounds: 400_000, fast: 1.2, standard: Target::Over(300.0) },
     Row { name: "stream", threads: 2, rounds: 20, fast: 1.05, standard: Target::Ratio(1.1) },
     Row { name: "chain", threads: 2, rounds: 50, fast: 1.2, standard: Target::Ratio(1.2) },
 ];
@@ -53,7 +55,10 @@ fn main() -> Result<(), Failure> {
     let program = built.path().join("baseline");
     compile(&folder.join("baseline"), &program)?;
     println!("{pairs} pairs; ns per round are medians, ratios are medians of the pairs' ratios");
-    println!("{:8} {:9} {:>12} {:>12} {:>7} {:>9}  of a round: fill, run, check", "row", "trust", "C", "runjob", "ratio", "target");
+    println!(
+        "{:8} {:>7} {:9} {:>12} {:>12} {:>7} {:>9}  of a round: fill, run, check",
+        "row", "threads", "trust", "C", "runjob", "ratio", "target"
+    );
     for row in ROWS.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|word| row.name.contains(word.as_str()))) {
         measure(row, pairs, &program, &folder.join("specs").join(row.name).with_extension("toml"))?;
     }
@@ -90,8 +95,9 @@ fn measure(row: &Row, pairs: usize, program: &Path, spec: &Path) -> Result<(), F
         };
         let phase = |of: fn(&Report) -> u64| median(reports.iter().map(|r| of(r) as f64 / r.times.sampled.max(1) as f64));
         println!(
-            "{:8} {:9} {:>12.0} {:>12.0} {:>7.3} {:>9}{} {:.0}, {:.0}, {:.0}",
+            "{:8} {:>7} {:9} {:>12.0} {:>12.0} {:>7.3} {:>9}{} {:.0}, {:.0}, {:.0}",
             row.name,
+            row.threads,
             trust.name(),
             median(c.iter().copied()),
             time,
@@ -122,7 +128,7 @@ fn rounds(row: &Row, spec: &Path, trust: Trust) -> Result<Report, Failure> {
     let (job, problems) = job::resolve(&loaded, Backend::Cpu, &Overrides { rounds: Some(row.rounds), ..Overrides::default() });
     let job = job.ok_or_else(|| problems.iter().map(|p| p.message.clone()).collect::<Vec<_>>().join("; "))?;
     static PROGRESS: Progress = Progress::new();
-    let device = cpu::open(CpuOptions { threads: Some(row.threads), at_node: Some(&PROGRESS.node), ..CpuOptions::default() })?;
+    let device = cpu::open(CpuOptions { threads: Some(row.threads), ..CpuOptions::default() })?;
     let mut device = Trace::new(Box::new(device), TraceOptions::default());
     let plan = plan::build(&job, device.caps(), &Options { trust, ..Options::default() }).map_err(|error| error.to_string())?;
     let mut report = None;

@@ -98,6 +98,25 @@ pub struct At {
     pub worst: bool,
 }
 
+/// What could still be learnt after a device call failed: nothing of it counts towards the verdict.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Salvage {
+    /// Further calls that failed, each with its tensor, direction and bytes, as far as they are known.
+    pub errors: Vec<String>,
+    /// Checks of the round that failed and of those in flight behind it.
+    pub checks: Vec<Salvaged>,
+}
+
+/// A check of a round that does not count.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Salvaged {
+    pub round: u64,
+    /// The claim, in the spec's words.
+    pub check: String,
+    /// What was wrong with the output; `None`: nothing.
+    pub problem: Option<String>,
+}
+
 /// What one check came to over all rounds.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct CheckReport {
@@ -107,6 +126,20 @@ pub struct CheckReport {
     pub rounds: u64,
     pub failed_rounds: u64,
     pub elements: u64,
+}
+
+impl CheckReport {
+    /// Takes out what was counted.
+    pub(crate) fn clear(&mut self) {
+        (self.rounds, self.failed_rounds, self.elements) = (0, 0, 0);
+    }
+
+    /// Adds what was counted in other rounds.
+    pub(crate) fn merge(&mut self, other: &CheckReport) {
+        self.rounds += other.rounds;
+        self.failed_rounds += other.failed_rounds;
+        self.elements += other.elements;
+    }
 }
 
 /// Where the time went. *Units*: nanoseconds, over all rounds that were timed.
@@ -122,6 +155,16 @@ pub struct Times {
     pub check: u64,
     /// Opening, planning, compiling, allocating, uploading, warm-up.
     pub setup: u64,
+}
+
+impl Times {
+    /// Adds the phases of other rounds.
+    pub(crate) fn merge(&mut self, other: &Times) {
+        self.sampled += other.sampled;
+        self.fill += other.fill;
+        self.run += other.run;
+        self.check += other.check;
+    }
 }
 
 /// What a job came to.
@@ -146,6 +189,9 @@ pub struct Report {
     pub checks: Vec<CheckReport>,
     /// Of the lowest failing rounds.
     pub failures: Vec<Failure>,
+    /// After a device call failed.
+    #[serde(default)]
+    pub salvage: Salvage,
     pub cost: Cost,
     /// Device calls of the set-up, and of everything after it.
     pub setup_counts: Counts,
@@ -174,6 +220,7 @@ impl Report {
             failed_rounds: 0,
             checks: Vec::new(),
             failures: Vec::new(),
+            salvage: Salvage::default(),
             cost: Cost::default(),
             setup_counts: Counts::default(),
             round_counts: Counts::default(),

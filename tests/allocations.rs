@@ -119,7 +119,7 @@ fn allocations(job: &Job, discrete: bool, options: &Options) -> u64 {
     });
     let (verdict, failures) = verdict.unwrap();
     assert_eq!(verdict, Verdict::Pass, "{failures:?}");
-    assert_eq!(LAUNCHES.load(Ordering::Relaxed), job.rounds.count + job.rounds.warmup);
+    assert_eq!(LAUNCHES.load(Ordering::Relaxed), job.rounds.count + job.rounds.warmup * u64::from(plan.schedule.lanes));
     AT_LAST.load(Ordering::Relaxed) - AT_FIRST.load(Ordering::Relaxed)
 }
 
@@ -133,10 +133,20 @@ fn no_round_allocates() {
         for discrete in [false, true] {
             for trust in [Trust::Standard, Trust::Fast] {
                 for (slots, host) in [(1, Host::Inline), (3, Host::Inline), (1, Host::Pool), (3, Host::Pool)] {
-                    let options = Options { trust, fresh: false, slots: Some(slots), host: Some(host) };
+                    let options = Options { trust, fresh: false, lanes: Some(1), slots: Some(slots), host: Some(host) };
                     let allocations = allocations(&job(n, rounds), discrete, &options);
                     if allocations > 0 {
                         wrong.push(format!("{n} elements, discrete {discrete}, {options:?}: {allocations} in {rounds} rounds"));
+                    }
+                }
+                for slots in [1, 3] {
+                    // What is carried keeps a job to one lane.
+                    let mut job = job(n, rounds);
+                    job.tensors[2].carry = false;
+                    let options = Options { trust, fresh: false, lanes: Some(2), slots: Some(slots), host: None };
+                    let allocations = if discrete { 0 } else { allocations(&job, discrete, &options) };
+                    if allocations > 0 {
+                        wrong.push(format!("{n} elements, {options:?}: {allocations} in {rounds} rounds"));
                     }
                 }
             }

@@ -87,9 +87,12 @@ struct WhatArgs {
     #[arg(long, value_name = "LEVEL", default_value = "standard", value_parser = parse_trust)]
     trust: Trust,
     /// Set up and tear down around every round: slow, the yardstick for results
-    #[arg(long, conflicts_with = "slots")]
+    #[arg(long, conflicts_with_all = ["slots", "lanes"])]
     fresh: bool,
-    /// Rounds in flight, instead of what the plan chooses
+    /// Threads that run rounds side by side, instead of what the plan chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=crate::plan::MOST_LANES as i64))]
+    lanes: Option<u32>,
+    /// Rounds in flight, of each lane, instead of what the plan chooses
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     slots: Option<u32>,
     /// Where the host fills and checks, instead of what the plan chooses: `inline` or `pool`
@@ -101,6 +104,9 @@ struct WhatArgs {
     /// Refuse device calls that break the contract between planner and device: for tests of runjob itself
     #[arg(long, hide = true)]
     contract: bool,
+    /// Run everything as late and in as odd an order as the contract allows: for tests of runjob itself
+    #[arg(long, hide = true, value_name = "SEED")]
+    chaos: Option<u64>,
 }
 
 #[derive(Args, Debug)]
@@ -171,8 +177,9 @@ impl WhatArgs {
         let mut request = Request::new(spec);
         request.overrides.dims.clone_from(&self.dim);
         (request.overrides.rounds, request.overrides.seed) = (self.rounds, self.seed);
-        (request.trust, request.fresh, request.slots, request.host) = (self.trust, self.fresh, self.slots, self.host);
-        (request.threads, request.contract, request.coloured) = (self.threads, self.contract, coloured);
+        (request.trust, request.fresh) = (self.trust, self.fresh);
+        (request.lanes, request.slots, request.host) = (self.lanes, self.slots, self.host);
+        (request.threads, request.contract, request.chaos, request.coloured) = (self.threads, self.contract, self.chaos, coloured);
         request
     }
 }

@@ -151,6 +151,20 @@ fn device(text: &mut String, report: &Report) {
     }
 }
 
+/// What could still be learnt after a device call failed.
+fn salvaged(text: &mut String, report: &Report) {
+    for error in &report.salvage.errors {
+        let _ = writeln!(text, "  also {}", indent(error, "  "));
+    }
+    if !report.salvage.checks.is_empty() {
+        text.push_str("  what was in flight then does not count; it was looked at all the same:\n");
+    }
+    for check in &report.salvage.checks {
+        let found = check.problem.as_deref().unwrap_or("right");
+        let _ = writeln!(text, "    round {}: {}: {}", check.round, check.check, indent(found, "      "));
+    }
+}
+
 fn failed(text: &mut String, report: &Report, brief: bool) {
     if let Some(reason) = &report.reason {
         let _ = writeln!(text, "  {}", indent(reason, "  "));
@@ -158,6 +172,7 @@ fn failed(text: &mut String, report: &Report, brief: bool) {
     if brief {
         return;
     }
+    salvaged(text, report);
     let mut shown: Vec<(Option<&str>, Option<&str>)> = Vec::new();
     for failure in &report.failures {
         // The first failure of each kind tells its story, those of later rounds a line.

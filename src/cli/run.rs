@@ -215,12 +215,12 @@ impl Bar {
 impl Watcher for Bar {
     fn progress(&mut self, job: &str, rounds: u64, progress: &Progress) {
         // A job of a blink needs no bar.
-        if self.since.elapsed() < Duration::from_millis(300) || progress.phase() == Phase::Done {
+        if self.since.elapsed() < Duration::from_millis(300) || progress.lane(0).phase() == Phase::Done {
             return;
         }
         let verified = progress.rounds_verified();
         // What it is at is worth saying only while no round comes to its end.
-        let phase = if verified == self.verified { progress.phase().name() } else { "" };
+        let phase = if verified == self.verified { progress.lane(0).phase().name() } else { "" };
         self.verified = verified;
         if self.bar.length() != Some(rounds) {
             self.bar.set_prefix(job.to_string());

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::tensor::Param;
 
+pub mod chaos;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod contract;
@@ -20,6 +21,7 @@ pub mod null;
 mod text;
 pub mod trace;
 
+pub use chaos::{Chaos, ChaosOptions};
 pub use null::NullDevice;
 pub use text::text_of;
 pub use trace::{Counts, Trace, TraceOptions};

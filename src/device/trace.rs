@@ -123,6 +123,29 @@ impl Trace {
         counts
     }
 
+    /// Counts of this instance that are not yet among those of all.
+    pub fn own_counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// A fork, with its counts at hand.
+    pub fn lane(&self) -> Result<Trace> {
+        let device = self.device.fork()?;
+        let instance = self.totals.instances.fetch_add(1, Ordering::Relaxed) + 1;
+        self.line(|| format!("fork -> [{instance}]"));
+        Ok(Trace {
+            device,
+            counts: Counts { forks: 1, ..Counts::default() },
+            graphs: self.graphs.clone(),
+            inherited: Some(self.graphs.len()),
+            held: Counts::default(),
+            contract: self.contract.as_ref().map(Contract::fork),
+            totals: Arc::clone(&self.totals),
+            options: self.options,
+            instance,
+        })
+    }
+
     /// The lines so far, of all instances, and none of them again.
     pub fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut *self.totals.lines.lock().unwrap_or_else(PoisonError::into_inner))
@@ -321,20 +344,7 @@ impl Device for Trace {
     }
 
     fn fork(&self) -> Result<Box<dyn Device>> {
-        let device = self.device.fork()?;
-        let instance = self.totals.instances.fetch_add(1, Ordering::Relaxed) + 1;
-        self.line(|| format!("fork -> [{instance}]"));
-        Ok(Box::new(Trace {
-            device,
-            counts: Counts { forks: 1, ..Counts::default() },
-            graphs: self.graphs.clone(),
-            inherited: Some(self.graphs.len()),
-            held: Counts::default(),
-            contract: self.contract.as_ref().map(Contract::fork),
-            totals: Arc::clone(&self.totals),
-            options: self.options,
-            instance,
-        }))
+        Ok(Box::new(self.lane()?))
     }
 
     fn reset(&mut self) -> Result<()> {

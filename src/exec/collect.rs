@@ -23,7 +23,7 @@ use crate::verdict::{Failure, Kind};
 pub(super) struct RoundInputs<'a> {
     pub plan: &'a Plan,
     pub slot: &'a Slot,
-    pub host: &'a HostSide,
+    pub host: &'a HostSide<'a>,
 }
 
 impl Inputs for RoundInputs<'_> {

@@ -6,16 +6,23 @@ use super::progress::{Phase, Progress};
 use super::{CHUNK, HASHED};
 use crate::data::{self, EVERY_ROUND, Key, Source};
 use crate::expr::{Registers, Scratch};
-use crate::job::{Contents, Job, Want};
+use crate::job::{Contents, Job, Tensor, Want};
 use crate::plan::{Class, Host, Plan};
 use crate::spec::Order;
 
-/// The host's side of a job: allocated once.
-pub(super) struct HostSide {
+/// What the host knows of a job and never changes: one for all lanes.
+pub(super) struct Known {
     /// By tensor and set: the key of its random contents.
     keys: Vec<Vec<Key>>,
     /// By tensor and set: fixed contents that expectations read.
     copies: Vec<Vec<Vec<u8>>>,
+    /// Whether work is dealt to the pool.
+    parallel: bool,
+}
+
+/// The host's side of a lane: allocated once.
+pub(super) struct HostSide<'a> {
+    pub known: &'a Known,
     /// By tensor: contents of the round that is checked, where nothing else holds them.
     drawn: Vec<Vec<u8>>,
     /// By tensor: what a carried tensor holds at the start of the round that is checked, by expectation.
@@ -42,8 +49,8 @@ struct SetOrder {
     permutation: Vec<u32>,
 }
 
-impl HostSide {
-    pub fn new(job: &Job, plan: &Plan, progress: &Progress) -> HostSide {
+impl Known {
+    pub fn new(job: &Job, plan: &Plan, progress: &Progress) -> Known {
         let seed = job.rounds.seed;
         let keys = job
             .tensors
@@ -54,94 +61,21 @@ impl HostSide {
                 _ => vec![Key::new(seed, &t.name)],
             })
             .collect();
-        let parallel = plan.schedule.host == Host::Pool;
-        let threads = if parallel { rayon::current_num_threads() } else { 1 };
-        let mut expected = vec![false; job.tensors.len()];
-        let mut scratch = Vec::new();
-        let mut registers = Vec::new();
-        for check in &job.checks {
-            let programs = || {
-                check.wants.iter().map(|want| match want {
-                    Want::Expr(program) => Some(program),
-                    _ => None,
-                })
-            };
-            for &id in programs().flatten().flat_map(|p| p.tensors()) {
-                expected[id] = true;
-            }
-            scratch.push(programs().map(|p| p.map(|p| p.scratch(threads))).collect());
-            let of = |p: Option<&std::sync::Arc<crate::expr::Program>>| match p {
-                Some(p) => (0..threads).map(|_| std::sync::Mutex::new(p.registers())).collect(),
-                None => Vec::new(),
-            };
-            registers.push(programs().map(of).collect());
-        }
-        let order = SetOrder {
-            sets: job.sets.len() as u32,
-            shuffle: job.rounds.order == Order::Shuffle,
-            seed,
-            epoch: None,
-            permutation: vec![0; job.sets.len()],
-        };
-        let mut host = HostSide {
-            keys,
-            copies: vec![Vec::new(); job.tensors.len()],
-            drawn: vec![Vec::new(); job.tensors.len()],
-            carried: vec![Vec::new(); job.tensors.len()],
-            next: vec![Vec::new(); job.tensors.len()],
-            scratch,
-            registers,
-            parallel,
-            kept: Vec::new(),
-            order,
-        };
-        for (id, tensor) in job.tensors.iter().enumerate().filter(|&(id, _)| expected[id]) {
-            let bytes = tensor.bytes() as usize;
+        let mut known = Known { keys, copies: vec![Vec::new(); job.tensors.len()], parallel: plan.schedule.host == Host::Pool };
+        for (id, tensor) in expected(job) {
             let sets = match &tensor.contents {
                 Contents::Sets(sources) => sources.len(),
                 Contents::Fixed(_) if !tensor.carry => 1,
-                Contents::Drawn(_) if plan.tensors[id].class != Class::Streamed => {
-                    host.drawn[id] = vec![0; bytes];
-                    0
-                }
                 _ => 0,
             };
             for set in 0..sets {
                 progress.enter(Phase::Setup, 0);
-                let mut copy = vec![0; bytes];
-                host.generate(job, id, set as u32, &mut copy);
-                host.copies[id].push(copy);
-            }
-            if tensor.carry {
-                host.carried[id] = vec![0; bytes];
-                if job.checks.iter().any(|c| c.tensor == id && c.keeps) {
-                    host.next[id] = vec![0; bytes];
-                }
+                let mut copy = vec![0; tensor.bytes() as usize];
+                known.generate(job, id, set as u32, &mut copy);
+                known.copies[id].push(copy);
             }
         }
-        host.restart(job);
-        host
-    }
-
-    /// Puts carried starts back: what the next check sees is round 0.
-    pub fn restart(&mut self, job: &Job) {
-        for id in 0..job.tensors.len() {
-            if !self.carried[id].is_empty() {
-                let mut bytes = std::mem::take(&mut self.carried[id]);
-                self.generate(job, id, 0, &mut bytes);
-                self.carried[id] = bytes;
-            }
-        }
-    }
-
-    /// The set of a round.
-    pub fn set(&mut self, round: u64) -> u32 {
-        self.order.set(round)
-    }
-
-    /// The set of a round that is not the current one.
-    pub fn set_of(&self, round: u64) -> u32 {
-        SetOrder { epoch: None, permutation: vec![0; self.order.sets as usize], ..self.order }.set(round)
+        known
     }
 
     /// The key of a tensor's random contents in a set.
@@ -219,13 +153,104 @@ impl HostSide {
         self.draw(job, tensor, set, round, &mut bytes[..size], &mut [])?;
         Ok(u64::from_le_bytes(bytes))
     }
+}
+
+/// The tensors that expectations read.
+fn expected(job: &Job) -> impl Iterator<Item = (usize, &Tensor)> {
+    let mut expected = vec![false; job.tensors.len()];
+    for want in job.checks.iter().flat_map(|check| &check.wants) {
+        if let Want::Expr(program) = want {
+            program.tensors().iter().for_each(|&id| expected[id] = true);
+        }
+    }
+    job.tensors.iter().enumerate().filter(move |&(id, _)| expected[id])
+}
+
+impl<'a> HostSide<'a> {
+    pub fn new(job: &Job, plan: &Plan, known: &'a Known) -> HostSide<'a> {
+        let threads = if known.parallel { rayon::current_num_threads() } else { 1 };
+        let mut scratch = Vec::new();
+        let mut registers = Vec::new();
+        for check in &job.checks {
+            let programs = || {
+                check.wants.iter().map(|want| match want {
+                    Want::Expr(program) => Some(program),
+                    _ => None,
+                })
+            };
+            scratch.push(programs().map(|p| p.map(|p| p.scratch(threads))).collect());
+            let of = |p: Option<&std::sync::Arc<crate::expr::Program>>| match p {
+                Some(p) => (0..threads).map(|_| std::sync::Mutex::new(p.registers())).collect(),
+                None => Vec::new(),
+            };
+            registers.push(programs().map(of).collect());
+        }
+        let order = SetOrder {
+            sets: job.sets.len() as u32,
+            shuffle: job.rounds.order == Order::Shuffle,
+            seed: job.rounds.seed,
+            epoch: None,
+            permutation: vec![0; job.sets.len()],
+        };
+        let mut host = HostSide {
+            known,
+            drawn: vec![Vec::new(); job.tensors.len()],
+            carried: vec![Vec::new(); job.tensors.len()],
+            next: vec![Vec::new(); job.tensors.len()],
+            scratch,
+            registers,
+            parallel: known.parallel,
+            kept: Vec::new(),
+            order,
+        };
+        for (id, tensor) in expected(job) {
+            let bytes = tensor.bytes() as usize;
+            if tensor.contents.is_drawn() && plan.tensors[id].class != Class::Streamed {
+                host.drawn[id] = vec![0; bytes];
+            }
+            if tensor.carry {
+                host.carried[id] = vec![0; bytes];
+                if job.checks.iter().any(|c| c.tensor == id && c.keeps) {
+                    host.next[id] = vec![0; bytes];
+                }
+            }
+        }
+        host.restart(job);
+        host
+    }
+
+    /// Puts carried starts back: what the next check sees is round 0.
+    pub fn restart(&mut self, job: &Job) {
+        for id in 0..job.tensors.len() {
+            if !self.carried[id].is_empty() {
+                let mut bytes = std::mem::take(&mut self.carried[id]);
+                self.known.generate(job, id, 0, &mut bytes);
+                self.carried[id] = bytes;
+            }
+        }
+    }
+
+    /// The set of a round.
+    pub fn set(&mut self, round: u64) -> u32 {
+        self.order.set(round)
+    }
+
+    /// The set of a round that is not the current one.
+    pub fn set_of(&self, round: u64) -> u32 {
+        SetOrder { epoch: None, permutation: vec![0; self.order.sets as usize], ..self.order }.set(round)
+    }
+
+    /// As [`Known::draw`].
+    pub fn draw(&self, job: &Job, tensor: usize, set: u32, round: u64, out: &mut [u8], hashes: &mut [u64]) -> Result<(), String> {
+        self.known.draw(job, tensor, set, round, out, hashes)
+    }
 
     /// Draws the contents that only expectations read, for the round that is checked.
     pub fn draw_for_check(&mut self, job: &Job, set: u32, round: u64) -> Result<(), String> {
         for id in 0..self.drawn.len() {
             if !self.drawn[id].is_empty() {
                 let mut bytes = std::mem::take(&mut self.drawn[id]);
-                let result = self.draw(job, id, set, round, &mut bytes, &mut []);
+                let result = self.known.draw(job, id, set, round, &mut bytes, &mut []);
                 self.drawn[id] = bytes;
                 result?;
             }
@@ -235,7 +260,7 @@ impl HostSide {
 
     /// What the host holds of a tensor for an expectation; `None` where the slot has it.
     pub fn held(&self, tensor: usize, set: u32) -> Option<&[u8]> {
-        let copies = &self.copies[tensor];
+        let copies = &self.known.copies[tensor];
         if !copies.is_empty() {
             return copies.get((set as usize).min(copies.len() - 1)).map(Vec::as_slice);
         }

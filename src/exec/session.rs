@@ -1,15 +1,23 @@
-//! Set-up: kernels loaded, memories allocated, contents uploaded, graphs recorded; and carried tensors put at their start.
+//! Set-up: kernels loaded, memories allocated, contents uploaded once for all lanes; graphs recorded in each; and carried
+//! tensors put at their start.
 
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::host::HostSide;
+use super::host::{HostSide, Known};
 use super::progress::{Phase, Progress};
 use crate::device::{Arg, Cmd, Device, DeviceError, Graph, Kernel, Mem, Node, Place, Point, Queue, Result, Slice};
 use crate::job::Job;
 use crate::plan::{Class, Home, Plan, Zone, guard_bytes};
 
-/// What a plan has become on a device.
+/// What all lanes of a plan have in common on a device: kernels, and memories that hold what no round changes.
+pub(super) struct Shared {
+    kernels: Vec<Kernel>,
+    /// Device ids by plan memory; `None` for those that every slot has of its own.
+    memories: Vec<Option<Mem>>,
+}
+
+/// What a plan has become in one lane.
 pub(super) struct Session {
     /// Device ids by slot and plan memory; memories that all slots share have one id.
     memories: Vec<Vec<Mem>>,
@@ -35,77 +43,67 @@ pub(super) fn load(job: &Job, device: &mut dyn Device, progress: &Progress) -> R
     Ok(kernels)
 }
 
-impl Session {
-    /// Allocates, uploads and records. On an error, `reset` of the device frees what was made.
-    pub fn open(
-        job: &Job,
-        plan: &Plan,
-        device: &mut dyn Device,
-        kernels: &[Kernel],
-        host: &mut HostSide,
-        progress: &Progress,
-    ) -> Result<Session> {
-        let slots = plan.schedule.slots as usize;
-        let mut memories: Vec<Vec<Mem>> = vec![Vec::with_capacity(plan.memories.len()); slots];
+impl Shared {
+    /// Allocates and uploads what is set up once. On an error, `reset` of the device frees what was made.
+    pub fn open(job: &Job, plan: &Plan, device: &mut dyn Device, kernels: &[Kernel], known: &Known, progress: &Progress) -> Result<Shared> {
+        let mut shared = Shared { kernels: kernels.to_vec(), memories: Vec::with_capacity(plan.memories.len()) };
         for memory in &plan.memories {
-            if memory.per_slot {
-                for slot in &mut memories {
-                    slot.push(device.alloc(memory.place, memory.bytes)?);
-                }
-            } else {
-                let id = device.alloc(memory.place, memory.bytes)?;
-                memories.iter_mut().for_each(|slot| slot.push(id));
-            }
+            shared.memories.push(if memory.per_slot { None } else { Some(device.alloc(memory.place, memory.bytes)?) });
         }
-        let mut session =
-            Session { memories, graphs: Vec::new(), start: Vec::new(), poison: Vec::new(), carries: false, pattern: Cell::new(None) };
-        session.upload(job, plan, device, host, progress)?;
-        let set_up: Vec<Vec<Node>> = (0..slots).map(|slot| session.translate(&plan.setup_nodes, slot, kernels)).collect();
-        for (slot, nodes) in set_up.iter().enumerate() {
-            // Memories that all slots share are set up once, with the first.
-            let nodes: Vec<Node> = if slot == 0 { nodes.clone() } else { own(plan, &plan.setup_nodes, nodes) };
-            if !nodes.is_empty() {
-                let point = device.submit(Queue(0), &[], &nodes)?;
-                device.wait(point)?;
-            }
-        }
-        for slot in 0..slots {
-            let graphs =
-                plan.graphs.iter().map(|nodes| device.record(&session.translate(nodes, slot, kernels))).collect::<Result<Vec<_>>>()?;
-            session.graphs.push(graphs);
-        }
-        session.carries = slots > 1 && plan.tensors.iter().any(|t| t.class == Class::Carried);
-        session.start = session.translate(&plan.start_nodes, 0, kernels);
-        session.poison = (0..slots).map(|slot| session.translate(&plan.poison_nodes, slot, kernels)).collect();
-        Ok(session)
-    }
-
-    fn upload(&mut self, job: &Job, plan: &Plan, device: &mut dyn Device, host: &mut HostSide, progress: &Progress) -> Result<()> {
         for (id, memory) in plan.memories.iter().enumerate() {
-            if memory.per_slot || !plan.setup.iter().any(|u| u.to.memory == id as u32) {
-                continue;
-            }
-            let mut bytes = device.map(self.memories[0][id])?;
+            let Some(mem) = shared.memories[id].filter(|_| plan.setup.iter().any(|u| u.to.memory == id as u32)) else { continue };
+            let mut bytes = device.map(mem)?;
             if memory.place == Place::ReadOnly {
                 bytes.iter_mut().zip(guard_bytes(0)).for_each(|(byte, guard)| *byte = guard);
             }
             for upload in plan.setup.iter().filter(|u| u.to.memory == id as u32) {
                 progress.enter(Phase::Setup, 0);
                 let range = range(upload.to, upload.bytes);
-                host.generate(job, upload.tensor, upload.set, &mut bytes[range]);
+                known.generate(job, upload.tensor, upload.set, &mut bytes[range]);
             }
             device.unmap(bytes)?;
         }
-        Ok(())
+        let memories: Vec<Mem> = shared.memories.iter().map(|mem| mem.unwrap_or(Mem(u32::MAX))).collect();
+        run(device, &translate(&written(plan, &plan.setup_nodes, false), &memories, kernels))?;
+        Ok(shared)
+    }
+}
+
+impl Session {
+    /// Allocates and records what a lane has of its own. On an error, `reset` of the device frees what was made.
+    pub fn open(plan: &Plan, device: &mut dyn Device, shared: &Shared) -> Result<Session> {
+        let slots = plan.schedule.slots as usize;
+        let kernels = &shared.kernels;
+        let mut memories: Vec<Vec<Mem>> = vec![Vec::with_capacity(plan.memories.len()); slots];
+        for (memory, common) in plan.memories.iter().zip(&shared.memories) {
+            for slot in &mut memories {
+                slot.push(match common {
+                    Some(mem) => *mem,
+                    None => device.alloc(memory.place, memory.bytes)?,
+                });
+            }
+        }
+        let own = written(plan, &plan.setup_nodes, true);
+        for memories in &memories {
+            run(device, &translate(&own, memories, kernels))?;
+        }
+        let mut graphs = Vec::with_capacity(slots);
+        for memories in &memories {
+            graphs.push(plan.graphs.iter().map(|nodes| device.record(&translate(nodes, memories, kernels))).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(Session {
+            graphs,
+            carries: slots > 1 && plan.tensors.iter().any(|t| t.class == Class::Carried),
+            start: translate(&plan.start_nodes, &memories[0], kernels),
+            poison: memories.iter().map(|memories| translate(&plan.poison_nodes, memories, kernels)).collect(),
+            memories,
+            pattern: Cell::new(None),
+        })
     }
 
     /// Puts carried tensors at their start, and poison where a level has it once. Nothing is in flight.
     pub fn start(&self, device: &mut dyn Device) -> Result<()> {
-        for nodes in [&self.start].into_iter().chain(&self.poison).filter(|nodes| !nodes.is_empty()) {
-            let point = device.submit(Queue(0), &[], nodes)?;
-            device.wait(point)?;
-        }
-        Ok(())
+        [&self.start].into_iter().chain(&self.poison).try_for_each(|nodes| run(device, nodes))
     }
 
     /// Puts the pattern back into guard zones of a slot that only the device reaches.
@@ -139,32 +137,6 @@ impl Session {
         self.memories[slot][memory as usize]
     }
 
-    fn slice(&self, slot: usize, slice: Slice) -> Slice {
-        Slice { mem: self.memory(slot, slice.mem.0), ..slice }
-    }
-
-    /// A plan's nodes with the ids of a slot.
-    fn translate(&self, nodes: &[Node], slot: usize, kernels: &[Kernel]) -> Vec<Node> {
-        let cmd = |cmd: &Cmd| match cmd {
-            Cmd::Copy { src, dst } => Cmd::Copy { src: self.slice(slot, *src), dst: self.slice(slot, *dst) },
-            Cmd::Fill { dst, pattern } => Cmd::Fill { dst: self.slice(slot, *dst), pattern: *pattern },
-            Cmd::Launch { kernel, grid, args } => Cmd::Launch {
-                kernel: kernels[kernel.0 as usize],
-                grid: *grid,
-                args: args
-                    .iter()
-                    .map(|arg| match arg {
-                        Arg::In(s) => Arg::In(self.slice(slot, *s)),
-                        Arg::Out(s) => Arg::Out(self.slice(slot, *s)),
-                        Arg::Inout(s) => Arg::Inout(self.slice(slot, *s)),
-                        Arg::Scalar(word) => Arg::Scalar(*word),
-                    })
-                    .collect(),
-            },
-        };
-        nodes.iter().map(|node| Node { cmd: cmd(&node.cmd), after: node.after.clone() }).collect()
-    }
-
     /// Reads carried tensors into the host's keeping, before a fresh round's tear-down.
     pub fn keep_carried(&self, device: &mut dyn Device, job: &Job, plan: &Plan, host: &mut HostSide) -> Result<()> {
         self.exchange_carried(device, job, plan, host, true)
@@ -192,7 +164,7 @@ impl Session {
                 let mut bytes = device.map(bounce)?;
                 match host.kept.iter().find(|(tensor, _)| *tensor == id) {
                     Some((_, kept)) => bytes.copy_from_slice(kept),
-                    None => host.generate(job, id, 0, &mut bytes),
+                    None => host.known.generate(job, id, 0, &mut bytes),
                 }
                 device.unmap(bytes)?;
             }
@@ -210,19 +182,55 @@ impl Session {
     }
 }
 
-/// Of a slot's nodes, those that write memories of its own.
-fn own(plan: &Plan, of_plan: &[Node], translated: &[Node]) -> Vec<Node> {
-    let per_slot = |node: &Node| match &node.cmd {
-        Cmd::Copy { dst, .. } | Cmd::Fill { dst, .. } => plan.memories[dst.mem.0 as usize].per_slot,
-        Cmd::Launch { .. } => false,
+/// Runs nodes and waits for them.
+fn run(device: &mut dyn Device, nodes: &[Node]) -> Result<()> {
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let point = device.submit(Queue(0), &[], nodes)?;
+    device.wait(point)
+}
+
+/// Of a plan's nodes, those that write memories of a slot's own, or those that write memories that all slots share. Nodes
+/// of the one kind wait for none of the other: what is set up in one does not depend on what is in the other.
+fn written(plan: &Plan, nodes: &[Node], per_slot: bool) -> Vec<Node> {
+    let mut kept = Vec::new();
+    let mut places: Vec<Option<u32>> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let keep = match &node.cmd {
+            Cmd::Copy { dst, .. } | Cmd::Fill { dst, .. } => plan.memories[dst.mem.0 as usize].per_slot == per_slot,
+            Cmd::Launch { .. } => !per_slot,
+        };
+        places.push(keep.then_some(kept.len() as u32));
+        if keep {
+            let after = node.after.iter().filter_map(|&at| places[at as usize]).collect();
+            kept.push(Node { cmd: node.cmd.clone(), after });
+        }
+    }
+    kept
+}
+
+/// A plan's nodes with the ids of a device.
+fn translate(nodes: &[Node], memories: &[Mem], kernels: &[Kernel]) -> Vec<Node> {
+    let slice = |slice: &Slice| Slice { mem: memories[slice.mem.0 as usize], ..*slice };
+    let cmd = |cmd: &Cmd| match cmd {
+        Cmd::Copy { src, dst } => Cmd::Copy { src: slice(src), dst: slice(dst) },
+        Cmd::Fill { dst, pattern } => Cmd::Fill { dst: slice(dst), pattern: *pattern },
+        Cmd::Launch { kernel, grid, args } => Cmd::Launch {
+            kernel: kernels[kernel.0 as usize],
+            grid: *grid,
+            args: args
+                .iter()
+                .map(|arg| match arg {
+                    Arg::In(s) => Arg::In(slice(s)),
+                    Arg::Out(s) => Arg::Out(slice(s)),
+                    Arg::Inout(s) => Arg::Inout(slice(s)),
+                    Arg::Scalar(word) => Arg::Scalar(*word),
+                })
+                .collect(),
+        },
     };
-    // Fills of memories of their own wait for nothing.
-    of_plan
-        .iter()
-        .zip(translated)
-        .filter(|(plan, _)| per_slot(plan))
-        .map(|(_, node)| Node { cmd: node.cmd.clone(), after: Vec::new() })
-        .collect()
+    nodes.iter().map(|node| Node { cmd: cmd(&node.cmd), after: node.after.clone() }).collect()
 }
 
 /// The bytes of a home within its memory.

@@ -24,6 +24,8 @@ pub(super) struct Slot {
     pub hashes: Vec<Vec<u64>>,
     /// Guard zones that the round wrote and that the device alone reaches.
     pub hit: Vec<usize>,
+    /// Tensors whose bytes could not be fetched after a call failed.
+    pub lost: Vec<usize>,
     pub phases: Phases,
 }
 
@@ -66,6 +68,7 @@ impl Slot {
             to_read: memories(&mut read.into_iter()),
             hashes: plan.fills.iter().map(hashes).collect(),
             hit: Vec::new(),
+            lost: Vec::new(),
             phases: Phases::default(),
         }
     }
@@ -77,7 +80,7 @@ impl Slot {
 
     /// The bytes of a tensor that is read back, as the round left them.
     pub fn output(&self, plan: &Plan, tensor: usize) -> Option<&[u8]> {
-        let read = plan.reads.iter().find(|r| r.tensor == tensor)?;
+        let read = plan.reads.iter().find(|r| r.tensor == tensor && !self.lost.contains(&tensor))?;
         Some(&self.bytes(read.from.memory)?[range(read.from, read.bytes)])
     }
 
@@ -104,13 +107,14 @@ impl Slot {
         }
         for (index, fill) in plan.fills.iter().enumerate() {
             let bytes = self.mapped[fill.to.memory as usize].as_deref_mut().ok_or_else(|| broken("a filled memory is not mapped"))?;
-            host.draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index])
+            host.known
+                .draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index])
                 .map_err(failed)?;
         }
         for (index, var) in job.vars.iter().enumerate() {
             let mut problem = None;
             let mut element = |tensor| {
-                host.element(job, tensor, self.set, self.round).unwrap_or_else(|message| {
+                host.known.element(job, tensor, self.set, self.round).unwrap_or_else(|message| {
                     problem = Some(message);
                     0
                 })
@@ -148,16 +152,25 @@ impl Slot {
         Ok(point)
     }
 
-    /// Waits for the round and takes the bytes that a check reads.
-    pub fn wait(&mut self, session: &Session, device: &mut dyn Device) -> Result<(), Stop> {
-        if let Some(point) = self.point.take() {
-            device.wait(point)?;
-        }
+    /// Waits for the round.
+    pub fn wait(&mut self, device: &mut dyn Device) -> Result<(), DeviceError> {
+        self.point.take().map_or(Ok(()), |point| device.wait(point))
+    }
+
+    /// Takes the bytes that a check reads.
+    pub fn take(&mut self, session: &Session, device: &mut dyn Device) -> Result<(), DeviceError> {
         for at in 0..self.to_read.len() {
-            let memory = self.to_read[at];
-            self.map(memory, session.memory(self.index, memory), device)?;
+            self.take_one(self.to_read[at], session, device)?;
         }
         Ok(())
+    }
+
+    /// Takes the bytes of one memory, where the slot has it of its own.
+    pub fn take_one(&mut self, memory: u32, session: &Session, device: &mut dyn Device) -> Result<(), DeviceError> {
+        match self.to_read.contains(&memory) {
+            true => self.map(memory, session.memory(self.index, memory), device),
+            false => Ok(()),
+        }
     }
 }
 
@@ -209,9 +222,9 @@ impl Ring {
         self.in_flight -= 1;
     }
 
-    /// What is still in flight when the oldest round is done.
-    pub fn younger(&self) -> Vec<Point> {
-        (1..self.in_flight).filter_map(|age| self.slots[(self.next + self.slots.len() - age) % self.slots.len()].point).collect()
+    /// What is in flight.
+    pub fn flying(&self) -> Vec<Point> {
+        (1..=self.in_flight).filter_map(|age| self.slots[(self.next + self.slots.len() - age) % self.slots.len()].point).collect()
     }
 
     /// The slot that `next` gave last is free again: its round was not submitted.

@@ -14,7 +14,9 @@ pub struct Options {
     pub trust: Trust,
     /// Set-up and tear-down around every round: the yardstick for speed and results.
     pub fresh: bool,
-    /// Rounds in flight; chosen where it is `None`.
+    /// Threads that run rounds side by side; chosen where it is `None`.
+    pub lanes: Option<u32>,
+    /// Rounds that a lane has in flight; chosen where it is `None`.
     pub slots: Option<u32>,
     /// Where the host works; chosen where it is `None`.
     pub host: Option<Host>,
@@ -31,6 +33,8 @@ pub enum PlanError {
         "the steps of a round depend on each other in more than {limit} places: let fewer steps read what many others write part by part"
     )]
     TooManyEdges { limit: u64 },
+    #[error("{lanes} lanes were asked for, the job can have one: {why}")]
+    Lanes { lanes: u32, why: &'static str },
     #[error("kernel `{kernel}` has a block of {block:?}, the device's largest is {limit}")]
     Block { kernel: String, block: [u32; 3], limit: String },
 }
@@ -77,14 +81,19 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
         if !sets_stay && sets_can_stay && !has_sets {
             break;
         }
-        let mut slots = options.slots;
+        let (mut lanes, mut slots) = (options.lanes, options.slots);
         loop {
-            let plan = attempt(job, caps, &Options { slots, ..*options }, *sets_stay)?;
+            let plan = attempt(job, caps, &Options { lanes, slots, ..*options }, *sets_stay)?;
             if plan.cost.device_peak <= device_limit && plan.cost.host_peak <= host_limit {
                 return Ok(plan);
             }
-            let more = plan.schedule.slots > 1;
-            slots = Some(plan.schedule.slots - 1);
+            let schedule = &plan.schedule;
+            let more = schedule.lanes > 1 || schedule.slots > 1;
+            if schedule.lanes > 1 {
+                lanes = Some(schedule.lanes / 2);
+            } else {
+                slots = Some(schedule.slots - 1);
+            }
             last = Some(plan);
             if !more {
                 break;
@@ -182,20 +191,15 @@ impl Draft<'_> {
             }
             _ => None,
         });
-        let load = Load { host_bytes: cost.round_upload + cost.round_download, device_bytes: moved, widest: widest.max().unwrap_or(1) };
-        let mut schedule: Schedule = schedule::choose(self.caps, &load);
-        if options.fresh {
-            schedule = Schedule { slots: 1, host: schedule.host, reason: "fresh: set-up and tear-down around every round".into() };
-        }
-        if let Some(slots) = options.slots.filter(|_| !options.fresh) {
-            schedule.slots = slots.max(1);
-            schedule.reason = format!("{} slots, as asked for or as memory allows", schedule.slots);
-        }
-        schedule.slots = schedule.slots.min(job.rounds.count.min(64) as u32).max(1);
-        if let Some(host) = options.host {
-            schedule.host = host;
-        }
-        let slots = u64::from(schedule.slots);
+        let load = Load {
+            host_bytes: cost.round_upload + cost.round_download,
+            device_bytes: moved,
+            widest: widest.max().unwrap_or(1),
+            rounds: job.rounds.count,
+            alone: self.alone(options),
+        };
+        let schedule = self.schedule(options, &load)?;
+        let slots = u64::from(schedule.slots) * u64::from(schedule.lanes);
         cost.device_peak = self.memories.iter().map(|m| m.bytes * if m.per_slot { slots } else { 1 }).sum();
         cost.allocs = self.memories.iter().map(|m| if m.per_slot { slots } else { 1 }).sum();
         cost.loads = job.kernels.len() as u64;
@@ -234,6 +238,54 @@ impl Draft<'_> {
             tensors: self.tensors,
             memories: self.memories,
         })
+    }
+
+    /// Why there can be one lane alone.
+    fn alone(&self, options: &Options) -> Option<&'static str> {
+        let carries = self.tensors.iter().any(|t| t.class == Class::Carried);
+        match () {
+            () if options.fresh => Some("fresh rounds come one after the other"),
+            () if carries => Some("every round starts from what the one before it left in a carried tensor"),
+            () if options.host == Some(Host::Pool) => Some("host work on a pool takes all threads for one round"),
+            () if !self.caps.unified => Some("the device has memory of its own, which rounds in flight keep busy from one lane"),
+            () => None,
+        }
+    }
+
+    /// The schedule that is asked for, and what is best where nothing is said.
+    fn schedule(&self, options: &Options, load: &Load) -> Result<Schedule, PlanError> {
+        let mut schedule: Schedule = schedule::choose(self.caps, load);
+        if options.fresh {
+            schedule.reason = "fresh: set-up and tear-down around every round".into();
+            (schedule.lanes, schedule.slots) = (1, 1);
+        }
+        if options.host == Some(Host::Pool) || options.slots.is_some_and(|slots| slots > 1) {
+            schedule.lanes = 1;
+        }
+        if let Some(slots) = options.slots.filter(|_| !options.fresh) {
+            schedule.slots = slots.max(1);
+            schedule.reason = format!("{} slots, as asked for or as memory allows", schedule.slots);
+        }
+        if let Some(host) = options.host {
+            schedule.host = host;
+        }
+        if let Some(lanes) = options.lanes {
+            if let (2.., Some(why)) = (lanes, load.alone) {
+                return Err(PlanError::Lanes { lanes, why });
+            }
+            schedule.lanes = lanes.clamp(1, schedule::MOST_LANES as u32);
+            let asked = super::show::count(schedule.lanes.into(), "lane");
+            schedule.reason =
+                format!("{asked} and {}, as asked for or as memory allows", super::show::count(schedule.slots.into(), "slot"));
+            if lanes > 1 {
+                schedule.host = Host::Inline;
+            }
+        }
+        let rounds = load.rounds;
+        schedule.lanes = schedule.lanes.min(rounds.min(schedule::MOST_LANES) as u32).max(1);
+        schedule.slots = schedule.slots.min(rounds.min(64) as u32).max(1);
+        schedule.deal = schedule::deal(rounds, schedule.lanes);
+        Ok(schedule)
     }
 
     /// Sets that have graphs of their own.

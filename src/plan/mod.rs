@@ -22,7 +22,7 @@ use crate::spec::Order;
 pub use build::{Options, PlanError, build};
 pub use classify::Class;
 pub use order::{MOST_EDGES, after_lists};
-pub use schedule::{Host, Schedule};
+pub use schedule::{Host, MOST_LANES, Schedule};
 pub use show::{bytes, count, nanoseconds, summary};
 pub use trust::{GUARD_WORD, Mode, Poison, Trust, guard_bytes, poison_of};
 
@@ -189,12 +189,13 @@ impl Plan {
         reads + self.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near) && z.at != z.read).count()
     }
 
-    /// Index into `modes` for a round. The last round and a slot's first are in full, as is every 64th.
+    /// Index into `modes` for a round: the same for any number of lanes and slots. The first three and the last are in
+    /// full, as are every 64th and three of 256, as lanes take so many at a time.
     pub fn mode(&self, round: u64) -> usize {
         if self.modes.len() == 1 {
             return 0;
         }
-        let full = round < u64::from(self.schedule.slots) || round + 1 >= self.rounds.count || round % 64 == 63;
+        let full = round % 256 < 3 || round + 1 >= self.rounds.count || round % 64 == 63;
         if full { 0 } else { 1 + (round % (self.modes.len() as u64 - 1)) as usize }
     }
 }

@@ -1,4 +1,5 @@
-//! How many slots are in flight, and whether the host fills and checks in the calling thread or on a pool.
+//! How many lanes run rounds side by side, how many slots each has in flight, and whether the host fills and checks in
+//! the thread that submits or on a pool.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,11 +18,18 @@ pub enum Host {
 /// The shape of the executor's loop.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Schedule {
-    /// Rounds in flight, each with its own buffers.
+    /// Threads that each run rounds of their own, with a device instance and slots of their own.
+    pub lanes: u32,
+    /// Rounds that a lane has in flight, each with its own buffers.
     pub slots: u32,
+    /// Rounds that a lane takes at a time.
+    pub deal: u64,
     pub host: Host,
     pub reason: String,
 }
+
+/// The most lanes that a job may have.
+pub const MOST_LANES: u64 = 64;
 
 /// What the choice depends on.
 pub(super) struct Load {
@@ -31,18 +39,46 @@ pub(super) struct Load {
     pub device_bytes: u64,
     /// Blocks of the launch with the most of them.
     pub widest: u64,
+    pub rounds: u64,
+    /// Why there can be one lane alone.
+    pub alone: Option<&'static str>,
 }
 
 /// Rounds below this many bytes are not worth a pool: handing work over costs more than doing it.
 const INLINE_BYTES: u64 = 512 << 10;
 
+/// The most rounds that a lane takes at a time: few enough that lanes end together, so many that dealing costs nothing.
+const DEAL: u64 = 256;
+
+/// Rounds for each lane below which another thread is not worth its start.
+const ROUNDS_PER_LANE: u64 = 16;
+
+/// Rounds that a lane takes at a time.
+pub(super) fn deal(rounds: u64, lanes: u32) -> u64 {
+    match lanes {
+        0 | 1 => rounds,
+        _ => (rounds / (4 * u64::from(lanes))).clamp(1, DEAL),
+    }
+}
+
 /// The schedule for a load. Devices without a submit cost gain nothing from rounds in flight, unless their kernels
 /// leave cores idle that could fill and check.
 pub(super) fn choose(caps: &Caps, load: &Load) -> Schedule {
-    let make = |slots, host, reason: &str| Schedule { slots, host, reason: reason.to_string() };
+    let make = |slots, host, reason: &str| Schedule { lanes: 1, slots, deal: load.rounds, host, reason: reason.to_string() };
     if caps.submit_ns < 1000 {
         if load.host_bytes + load.device_bytes < INLINE_BYTES {
-            return make(1, Host::Inline, "small rounds: fill, run and check in one thread, in cache");
+            let lanes = u64::from(caps.lanes).min(load.rounds / ROUNDS_PER_LANE).clamp(1, MOST_LANES) as u32;
+            let one = make(1, Host::Inline, "small rounds: fill, run and check in one thread, in cache");
+            return match load.alone {
+                _ if lanes == 1 => one,
+                Some(why) => Schedule { reason: format!("{}; one lane: {why}", one.reason), ..one },
+                None => Schedule {
+                    lanes,
+                    deal: deal(load.rounds, lanes),
+                    reason: "small rounds: each lane fills, runs and checks its own in one thread, in cache".into(),
+                    ..one
+                },
+            };
         }
         if load.widest < u64::from(caps.lanes) {
             return make(3, Host::Pool, "launches of few blocks leave cores idle: the host fills and checks other rounds meanwhile");

@@ -23,7 +23,7 @@ pub fn summary(plan: &Plan) -> String {
     table(&mut out, &rows);
     let mut rows = vec![["memory", "bytes", "place", "copies"].map(String::from)];
     for m in &plan.memories {
-        let copies = if m.per_slot { plan.schedule.slots } else { 1 };
+        let copies = if m.per_slot { plan.schedule.slots * plan.schedule.lanes } else { 1 };
         rows.push([m.name.to_string(), bytes(m.bytes), format!("{:?}", m.place).to_lowercase(), copies.to_string()]);
     }
     out.push('\n');
@@ -32,6 +32,10 @@ pub fn summary(plan: &Plan) -> String {
     let host = match plan.schedule.host {
         Host::Inline => "inline",
         Host::Pool => "pool",
+    };
+    let lanes = match plan.schedule.lanes {
+        1 => String::new(),
+        n => format!("{n} lanes that take {} at a time, each with ", count(plan.schedule.deal, "round")),
     };
     let nodes = plan.graphs.first().map_or(0, Vec::len);
     let poisoned = match plan.modes.last().map(|m| m.poison) {
@@ -47,7 +51,7 @@ pub fn summary(plan: &Plan) -> String {
          naive     a loop that sets up every round anew: {} and {} moved a round; here none and {}\n\
          poison    {poisoned}\n\
          memory    device {}, host {}\n\
-         schedule  {}, host work {host}: {}\n",
+         schedule  {lanes}{}, host work {host}: {}\n",
         bytes(cost.setup_upload),
         count(cost.allocs, "allocation"),
         count(cost.loads, "kernel"),

@@ -36,6 +36,7 @@ pub fn child(request: &str, page: &str) -> u8 {
             return 3;
         }
     };
+    unix::note_crashes(progress);
     let parent = std::os::unix::process::parent_id();
     std::thread::spawn(move || {
         while std::os::unix::process::parent_id() == parent {

@@ -6,15 +6,14 @@ mod supervise;
 mod unix;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::device::cpu::{self, CpuOptions};
-use crate::device::{Caps, Trace, TraceOptions};
+use crate::device::{Caps, Chaos, ChaosOptions, Device, Trace, TraceOptions};
 use crate::diag::{self, Severity, Style};
-use crate::exec::{self, Phase, Progress};
+use crate::exec::{self, LaneProgress, Phase, Progress};
 use crate::job::{self, Job, Overrides};
 use crate::plan::{self, Host, Options, Trust};
 use crate::spec::{self, Backend};
@@ -31,12 +30,15 @@ pub struct Request {
     pub overrides: Overrides,
     pub trust: Trust,
     pub fresh: bool,
+    pub lanes: Option<u32>,
     pub slots: Option<u32>,
     pub host: Option<Host>,
     /// Threads for kernels and for host work; otherwise as many as the machine runs at once.
     pub threads: Option<usize>,
     /// Enforce the device contract: slow, for tests.
     pub contract: bool,
+    /// Run everything as late and in as odd an order as is allowed, by this seed: slow, for tests.
+    pub chaos: Option<u64>,
     /// Diagnostics with terminal colours.
     pub coloured: bool,
 }
@@ -49,16 +51,18 @@ impl Request {
             overrides: Overrides::default(),
             trust: Trust::default(),
             fresh: false,
+            lanes: None,
             slots: None,
             host: None,
             threads: None,
             contract: false,
+            chaos: None,
             coloured: false,
         }
     }
 
     pub fn plan_options(&self) -> Options {
-        Options { trust: self.trust, fresh: self.fresh, slots: self.slots, host: self.host }
+        Options { trust: self.trust, fresh: self.fresh, lanes: self.lanes, slots: self.slots, host: self.host }
     }
 }
 
@@ -91,6 +95,8 @@ impl Deadlines {
             Phase::Start | Phase::Plan | Phase::Setup | Phase::Prepare => (self.prepare, "prepare"),
             Phase::Run | Phase::Done => (self.run, "run"),
             Phase::Check => (self.check, "check"),
+            // It waits for lanes that have limits of their own.
+            Phase::Idle => (u64::MAX, "run"),
         };
         (Duration::from_millis(ms), name)
     }
@@ -138,15 +144,18 @@ pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
     Ok(Resolved { job, text, errors: count(Severity::Error), warnings: count(Severity::Warning) })
 }
 
-/// Opens the device of a request.
-pub fn open(request: &Request, node: Option<&'static AtomicU32>) -> Result<Trace, crate::device::DeviceError> {
-    let device = cpu::open(CpuOptions { threads: request.threads, at_node: node, ..CpuOptions::default() })?;
-    Ok(Trace::new(Box::new(device), TraceOptions { log: false, contract: request.contract }))
+/// Opens the device of a request, whose lanes say in `progress` where they are.
+pub fn open(request: &Request, progress: Option<&'static Progress>) -> Result<Trace, crate::device::DeviceError> {
+    let at_node = progress.map(|progress| (0..exec::MOST_LANES).map(|lane| &progress.lane(lane).node).collect()).unwrap_or_default();
+    let mut device: Box<dyn Device> = Box::new(cpu::open(CpuOptions { threads: request.threads, at_node, ..CpuOptions::default() })?);
+    if let Some(seed) = request.chaos {
+        device = Box::new(Chaos::new(device, ChaosOptions { seed, fail: None }));
+    }
+    Ok(Trace::new(device, TraceOptions { log: false, contract: request.contract }))
 }
 
 /// Runs one job in this process. The last message is the report, or says why there is none.
 pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn FnMut(Message) + Send)) {
-    use crate::device::Device;
     progress.enter(Phase::Plan, 0);
     let resolved = match resolve(request) {
         Ok(resolved) => resolved,
@@ -158,7 +167,7 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
     let Some(job) = resolved.job else { return };
     let kernels = job.kernels.iter().map(|k| k.name.clone()).collect();
     send(Message::Job { name: job.name.clone(), kernels, xfail: job.xfail.clone(), deadlines: Deadlines::of(&job) });
-    let mut device = match open(request, Some(&progress.node)) {
+    let mut device = match open(request, Some(progress)) {
         Ok(device) => device,
         Err(error) => return send(Message::Refused { message: error.to_string() }),
     };
@@ -170,17 +179,16 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
     exec::run(&job, &plan, &mut device, threads, progress, &mut |event| send(Message::Event(event)));
 }
 
-/// The step that the device was at, in words: from the page of a worker that is gone, and the plan made again.
-fn where_of(request: &Request, progress: &Progress) -> Option<String> {
-    use crate::device::Device;
+/// The step that a lane's device was at, in words: from the page of a worker that is gone, and the plan made again.
+fn where_of(request: &Request, lane: &LaneProgress) -> Option<String> {
     use std::sync::atomic::Ordering;
     let job = resolve(request).ok()?.job?;
     let device = open(request, None).ok()?;
     let plan = plan::build(&job, device.caps(), &request.plan_options()).ok()?;
-    let mode = plan.mode(progress.round());
+    let mode = plan.mode(lane.round());
     let nodes = plan.graphs.get(plan.graph(0, mode))?;
     let before = nodes.len().checked_sub(plan.trailing(mode) + job.steps.len())?;
-    let index = (progress.node.load(Ordering::Relaxed) as usize).checked_sub(before)?;
+    let index = (lane.node.load(Ordering::Relaxed) as usize).checked_sub(before)?;
     let step = job.steps.get(index)?;
     let origin = &job.origins[step.origin as usize];
     let turns: Vec<String> = origin.loops.iter().zip(&step.turn).map(|(name, value)| format!("{name} = {value}")).collect();

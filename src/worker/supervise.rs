@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::unix::{self, Page};
 use super::{Deadlines, Message, Request};
-use crate::exec::{Phase, Progress};
+use crate::exec::{LaneProgress, MOST_LANES, Phase, Progress};
 use crate::verdict::{Event, Failure, Report, Verdict};
 
 /// How often the parent looks at the worker's page.
@@ -76,7 +76,8 @@ pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn
     let (sender, messages) = channel();
     std::thread::spawn(move || read_messages(reader, &sender));
     let prints = [child.stdout.take().map(capture), child.stderr.take().map(capture)];
-    let mut watch = Watch { deadlines: Deadlines::default(), said: Said::default(), beat: 0, since: Instant::now(), late: None };
+    let mut watch =
+        Watch { deadlines: Deadlines::default(), said: Said::default(), beats: vec![(0, Instant::now()); MOST_LANES], late: None };
     let status = watch.follow(&mut child, &messages, &page, watcher);
     let printed = |text: Option<Receiver<String>>| text.and_then(|t| t.recv_timeout(Duration::from_secs(1)).ok()).unwrap_or_default();
     let [out, err] = prints.map(printed);
@@ -139,9 +140,16 @@ struct Said {
 struct Watch {
     deadlines: Deadlines,
     said: Said,
-    beat: u64,
-    since: Instant,
-    late: Option<(Phase, Duration, &'static str)>,
+    /// By lane: its last beat, and when it changed.
+    beats: Vec<(u64, Instant)>,
+    late: Option<Late>,
+}
+
+/// A lane that made no progress for longer than a limit, with the limit's name in the spec.
+struct Late {
+    lane: usize,
+    limit: Duration,
+    key: &'static str,
 }
 
 /// How a worker ended.
@@ -195,15 +203,16 @@ impl Watch {
                     return End::Killed;
                 }
             }
-            let beat = progress.beat();
-            if beat != self.beat {
-                (self.beat, self.since) = (beat, Instant::now());
-            }
-            let (limit, name) = self.deadlines.of_phase(progress.phase());
-            if self.since.elapsed() > limit {
-                self.late = Some((progress.phase(), limit, name));
-                end(child);
-                return End::Killed;
+            for (index, (lane, (beat, since))) in progress.lanes().iter().zip(&mut self.beats).enumerate() {
+                if lane.beat() != *beat {
+                    (*beat, *since) = (lane.beat(), Instant::now());
+                }
+                let (limit, key) = self.deadlines.of_phase(lane.phase());
+                if since.elapsed() > limit {
+                    self.late = Some(Late { lane: index, limit, key });
+                    end(child);
+                    return End::Killed;
+                }
             }
         }
     }
@@ -236,15 +245,7 @@ fn end(child: &mut Child) {
 }
 
 impl Said {
-    fn outcome(
-        self,
-        spec: &str,
-        request: &Request,
-        progress: &Progress,
-        end: End,
-        late: Option<(Phase, Duration, &'static str)>,
-        output: String,
-    ) -> Outcome {
+    fn outcome(self, spec: &str, request: &Request, progress: &Progress, end: End, late: Option<Late>, output: String) -> Outcome {
         let diagnostics = self.diagnostics;
         if self.errors > 0 {
             return Outcome::Invalid { diagnostics };
@@ -265,7 +266,12 @@ impl Said {
             return Outcome::Ended { diagnostics, report };
         }
         let name = self.job.as_deref().unwrap_or(spec);
-        let (round, verified, phase) = (progress.round(), progress.rounds_verified(), progress.phase());
+        // Without a word from a signal it is a lane that ran a kernel: which one, nobody knows where there are more.
+        let running: Vec<&LaneProgress> = progress.lanes().iter().filter(|lane| lane.phase() == Phase::Run).collect();
+        let known = late.as_ref().map(|late| progress.lane(late.lane)).or(progress.crashed());
+        let lane = known.or(running.first().copied()).unwrap_or(progress.lane(0));
+        let (round, verified, phase) = (lane.round(), progress.rounds_verified(), lane.phase());
+        let unsure = known.is_none() && running.len() > 1;
         let place = match phase {
             Phase::Compile => {
                 let kernel = self.kernels.get(progress.kernel() as usize).map_or("a kernel", String::as_str);
@@ -273,6 +279,12 @@ impl Said {
             }
             Phase::Prepare | Phase::Run | Phase::Check if verified == 0 && round == 0 => {
                 format!("in round 0 or its warm-up, while {}", phase.name())
+            }
+            Phase::Run if unsure => {
+                let mut rounds: Vec<u64> = running.iter().map(|lane| lane.round()).collect();
+                rounds.sort_unstable();
+                let rounds: Vec<String> = rounds.iter().map(u64::to_string).collect();
+                format!("in one of the rounds {} that ran side by side", rounds.join(", "))
             }
             Phase::Prepare | Phase::Run | Phase::Check => format!("in round {round}, while {}", phase.name()),
             _ => format!("while {}", phase.name()),
@@ -282,13 +294,15 @@ impl Said {
             1 => "; 1 round before it was checked".to_string(),
             n => format!("; {n} rounds before it were checked"),
         };
-        let at = if phase == Phase::Run {
-            super::where_of(request, progress).map(|at| format!(": {at}")).unwrap_or_default()
+        let at = if phase == Phase::Run && !unsure {
+            super::where_of(request, lane).map(|at| format!(": {at}")).unwrap_or_default()
         } else {
             String::new()
         };
         let (mut verdict, mut reason) = match (late, self.refused, end) {
-            (Some((_, limit, key)), ..) => (Verdict::Timeout, format!("no progress for {limit:?} {place}{at}{stands} (`limits.{key}`)")),
+            (Some(Late { limit, key, .. }), ..) => {
+                (Verdict::Timeout, format!("no progress for {limit:?} {place}{at}{stands} (`limits.{key}`)"))
+            }
             (_, Some(message), _) => (Verdict::Error, message),
             (_, _, End::Killed) => (Verdict::Interrupted, format!("stopped {place}{stands}")),
             (_, _, End::Exited(status)) => {

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use memmap2::MmapMut;
 
 use crate::exec::Progress;
 
-const PAGE_BYTES: u64 = 4096;
+const PAGE_BYTES: u64 = 8192;
 
 /// A page that two processes map, as a file that goes with it.
 pub(super) struct Page {
@@ -77,6 +78,50 @@ pub(super) fn event_pipe() -> io::Result<File> {
         return Err(io::Error::last_os_error());
     }
     Ok(events)
+}
+
+/// Signals that end a process because of what a thread did.
+const FAULTS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT];
+
+/// The page, and what was done about each of [`FAULTS`] before.
+static NOTED: OnceLock<(&Progress, [libc::sigaction; 5])> = OnceLock::new();
+
+/// From now on the page says which lane's thread a fault ended.
+pub(super) fn note_crashes(progress: &'static Progress) {
+    // SAFETY: all zeros is a value of this plain C struct.
+    let mut before: [libc::sigaction; 5] = unsafe { std::mem::zeroed() };
+    for (signal, before) in FAULTS.iter().zip(&mut before) {
+        // SAFETY: reads what stands, into a struct that outlives the call.
+        unsafe { libc::sigaction(*signal, std::ptr::null(), before) };
+    }
+    if NOTED.set((progress, before)).is_err() {
+        return;
+    }
+    // SAFETY: all zeros is a value of this plain C struct.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_fault as *const () as usize;
+    // On a stack of its own where the thread has one: the fault may be that its stack is full.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    for signal in FAULTS {
+        // SAFETY: the handler only stores to the page and makes calls that are safe in one.
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    }
+}
+
+/// Notes the lane, then lets the signal do what it did before.
+extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let Some((progress, before)) = NOTED.get() else { return };
+    progress.note_crash();
+    if let Some(at) = FAULTS.iter().position(|of| *of == signal) {
+        // SAFETY: `before` is what the system gave; the call is safe in a handler.
+        unsafe { libc::sigaction(signal, &raw const before[at], std::ptr::null_mut()) };
+    }
+    // SAFETY: the system gives a handler with SA_SIGINFO a valid `info`.
+    if unsafe { (*info).si_code } <= 0 {
+        // It was sent, not caused: it does not come again by itself.
+        // SAFETY: safe in a handler; it is delivered when this one returns.
+        unsafe { libc::raise(signal) };
+    }
 }
 
 /// Whether a child has ended; its number stays its own until it is waited for.

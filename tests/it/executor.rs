@@ -1,5 +1,6 @@
 //! What `exec::run` does with a job, in every mode: the same results as an interpreter that allocates everything afresh.
 
+mod chaos;
 mod faults;
 mod interpreter;
 mod modes;
@@ -55,7 +56,7 @@ proptest! {
     #[test]
     fn results_equal_those_of_a_naive_interpreter(numbers in crate::planner::tape()) {
         let job = with_goldens(jobs::random(&numbers, Style { aligned: true, expressions: false }));
-        for mode in Mode::all() {
+        for mode in Mode::all_of(&job) {
             let outcome = run(&job, &mode);
             prop_assert_eq!(outcome.report.verdict, Verdict::Pass, "{:?}: {:?} {:?}", mode, outcome.report.reason, outcome.report.failures);
             prop_assert_eq!(outcome.report.checked, job.rounds.count);
@@ -66,7 +67,7 @@ proptest! {
     #[test]
     fn results_do_not_depend_on_where_views_start(numbers in crate::planner::tape()) {
         let job = with_goldens(jobs::random(&numbers, Style { aligned: false, expressions: false }));
-        for mode in Mode::all() {
+        for mode in Mode::all_of(&job) {
             // The contract asks for aligned slices, which these are not.
             let outcome = run(&job, &Mode { contract: false, ..mode });
             prop_assert_eq!(outcome.report.verdict, Verdict::Pass, "{:?}: {:?} {:?}", mode, outcome.report.reason, outcome.report.failures);
@@ -79,7 +80,7 @@ proptest! {
         let (check, set) = (usize::from(which) % job.checks.len(), usize::from(which / 16) % job.sets.len());
         corrupt(&mut job, check, set);
         let mut first = None;
-        for mode in Mode::all() {
+        for mode in Mode::all_of(&job) {
             let outcome = run(&job, &mode);
             let report = &outcome.report;
             prop_assert_eq!(report.verdict, Verdict::Fail);
@@ -130,12 +131,70 @@ fn expressions() -> Job {
     jobs::job(tensors, Vec::new(), steps, checks, 12, 3)
 }
 
+/// Checks tensors against a row of a golden for each round, by the interpreter.
+fn with_goldens_by_round(mut job: Job, outputs: &[usize]) -> Job {
+    let mut interpreter = Interpreter::new(&job);
+    let rounds: Vec<Vec<Vec<u8>>> = (0..job.rounds.count).map(|round| interpreter.round(round).1).collect();
+    for &id in outputs {
+        let tensor = &job.tensors[id];
+        let rows: Vec<u32> = rounds.iter().flat_map(|tensors| bytemuck::pod_collect_to_vec::<u8, u32>(&tensors[id])).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let shape = runjob::tensor::Shape::new(vec![rounds.len() as u64, tensor.shape.elements()]).unwrap();
+        runjob::data::write(file.path(), tensor.dtype, &shape, bytemuck::cast_slice(&rows)).unwrap();
+        let row = Some(jobs::scalar("round", false));
+        let want = Want::File { file: Arc::new(runjob::data::Npy::open(file.path()).unwrap()), row };
+        job.checks.push(jobs::check(id, vec![want]));
+    }
+    job
+}
+
+/// A job whose steps hang together in every way: read after write, write after read, write after write, with what is
+/// streamed, restored, cleared, carried and poisoned; every byte comes to an output that differs from round to round.
+fn with_integer_steps() -> Job {
+    use runjob::data::Source;
+    use runjob::job::{Action, Contents, View};
+    use runjob::tensor::Dtype;
+    let whole = Source::Integers { low: 0, high: 1000 };
+    let n = 16;
+    let u32s = |name: &str, contents| jobs::tensor(name, Dtype::U32, n, contents);
+    let mut tensors = vec![
+        u32s("drawn", jobs::drawn(whole.clone())),
+        u32s("streamed", jobs::drawn(whole.clone())),
+        u32s("restored", Contents::Fixed(whole.clone())),
+        u32s("cleared", Contents::Fixed(Source::Fill(5))),
+        u32s("carried", Contents::Fixed(whole)),
+        u32s("scratch", Contents::None),
+        u32s("out_a", Contents::None),
+        u32s("out_b", Contents::None),
+        u32s("out_c", Contents::None),
+        u32s("out_d", Contents::None),
+    ];
+    tensors[4].carry = true;
+    let view = |tensor| View { tensor, offset: 0, len: n * 4 };
+    let half = |tensor, at| View { tensor, offset: at * n * 2, len: n * 2 };
+    let copy = |src, dst| Action::Copy { src, dst };
+    let steps = vec![
+        copy(view(4), view(5)),       // scratch = carried
+        copy(view(5), view(6)),       // out_a = carried
+        copy(view(0), view(5)),       // scratch = drawn, after it was read
+        copy(half(5, 0), half(4, 1)), // carried = [.., drawn]
+        copy(half(3, 0), half(5, 1)), // scratch = [drawn, 5]
+        copy(view(5), view(7)),       // out_b
+        copy(half(1, 1), half(3, 0)), // cleared = [streamed, 5]
+        copy(view(3), view(8)),       // out_c
+        copy(half(2, 1), half(1, 0)), // streamed = [restored, streamed]
+        copy(half(1, 1), half(2, 1)), // restored = [restored, streamed]
+        copy(view(2), view(9)),       // out_d
+    ];
+    with_goldens_by_round(jobs::job(tensors, Vec::new(), steps, Vec::new(), 12, 0), &[1, 2, 3, 4, 6, 7, 8, 9])
+}
+
 #[test]
 fn expectations_see_the_contents_of_their_round_in_every_mode() {
     let mut job = expressions();
     for warmup in [0, 2] {
         job.rounds.warmup = warmup;
-        for mode in Mode::all() {
+        for mode in Mode::all_of(&job) {
             let outcome = run(&job, &mode);
             assert_eq!(outcome.report.verdict, Verdict::Pass, "{mode:?}: {:?} {:?}", outcome.report.reason, outcome.report.failures);
             outcome.counts_are_those_of_the_plan(&job, &mode);
@@ -148,7 +207,7 @@ fn an_expectation_that_is_off_by_one_in_late_rounds_fails_in_those_alone() {
     let mut job = expressions();
     job.checks[2].wants = vec![jobs::want(&job.tensors, 5, "where(round > 8, drawn + 1, drawn)")];
     let mut first = None;
-    for mode in Mode::all() {
+    for mode in Mode::all_of(&job) {
         let outcome = run(&job, &mode);
         assert_eq!((outcome.report.verdict, outcome.report.failed_rounds), (Verdict::Fail, 3), "{mode:?}");
         // `overwritten` is what `carried` was by expectation: it fails from the round after on.
@@ -162,7 +221,7 @@ fn an_expectation_that_is_off_by_one_in_late_rounds_fails_in_those_alone() {
 fn shuffled_sets_come_in_the_order_of_the_seed() {
     let mut job = expressions();
     job.rounds.order = runjob::spec::Order::Shuffle;
-    for mode in Mode::all() {
+    for mode in Mode::all_of(&job) {
         let outcome = run(&job, &mode);
         assert_eq!(outcome.report.verdict, Verdict::Pass, "{mode:?}: {:?}", outcome.report.failures);
     }
@@ -175,7 +234,7 @@ fn nothing_run_and_nothing_checked_are_no_pass() {
     assert_eq!(run(&job, &Mode::default()).report.verdict, Verdict::Unchecked);
     job.checks = checks;
     job.rounds.count = 0;
-    for mode in Mode::all() {
+    for mode in Mode::all_of(&job) {
         assert_eq!(run(&job, &mode).report.verdict, Verdict::Error);
     }
 }
@@ -193,7 +252,7 @@ fn poison_stands_in_outputs_before_the_first_round_at_every_level() {
     let checks = vec![jobs::check(0, vec![jobs::want(&tensors, 0, "0.0")])];
     let kernels = vec![jobs::kernel("nothing", nothing, params, [1; 3])];
     let job = jobs::job(tensors, kernels, vec![Action::Launch { kernel: 0, grid, args }], checks, 2, 0);
-    for mode in Mode::all() {
+    for mode in Mode::all_of(&job) {
         // A kernel that writes nothing would pass where memory starts as zeros.
         let outcome = run(&job, &mode);
         assert_eq!(outcome.report.verdict, Verdict::Fail, "{mode:?}");

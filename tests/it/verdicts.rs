@@ -70,12 +70,14 @@ fn good_specs_pass() {
 
 #[test]
 fn good_specs_pass_in_every_mode() {
-    let modes: [&[&str]; 5] = [
+    let modes: [&[&str]; 7] = [
         &["--trust", "fast"],
         &["--fresh", "--contract"],
         &["--slots", "3", "--host", "pool", "--contract"],
         &["--host", "pool", "--threads", "1"],
         &["--in-process", "--host", "inline"],
+        &["--chaos", "7", "--contract"],
+        &["--chaos", "8", "--slots", "3", "--threads", "1"],
     ];
     for_each(&specs_in("tests/specs/good"), |spec| {
         modes.iter().try_for_each(|mode| passes(spec, mode).map_err(|e| format!("{mode:?}: {e}")))

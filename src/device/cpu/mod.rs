@@ -4,7 +4,7 @@
 //! their blocks to threads, `queue` runs what is submitted to the background.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,8 +57,9 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// Stands for a device with memory of its own: neither `Place::Shared` nor `Place::ReadOnly`.
     pub discrete: bool,
-    /// Told the index of each node before it runs, so that whoever watches can say where a kernel crashed.
-    pub at_node: Option<&'static AtomicU32>,
+    /// Told the index of each node before it runs, so that whoever watches can say where a kernel crashed: the first by
+    /// the instance that is opened and by its first fork, the others by further forks in their order.
+    pub at_node: Vec<&'static AtomicU32>,
     /// Commands to try as C compiler; otherwise `$RUNJOB_CC` alone, or `$CC`, `cc`, `clang`, `gcc`.
     pub compilers: Option<Vec<String>>,
     /// Folder of compiled kernels; otherwise `$RUNJOB_CACHE`, `$XDG_CACHE_HOME/runjob`, `~/.cache/runjob`.
@@ -83,13 +84,15 @@ pub struct CpuDevice {
     inherited: (usize, usize),
     /// Replays and submissions to queue 0 so far.
     inline_points: u64,
+    context: Arc<Context>,
     home: Arc<Home>,
 }
 
 /// What an instance and its forks share.
 struct Home {
     caps: Caps,
-    context: Arc<Context>,
+    at_node: Vec<&'static AtomicU32>,
+    forks: AtomicU32,
     cache: Cache,
     compiler: Result<Compiler>,
     /// What a kernel built for this processor depends on.
@@ -181,8 +184,9 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
         max_block: MAX_BLOCK,
         max_block_dims: [MAX_BLOCK; 3],
     };
-    let context = Arc::new(Context { pool, at_node: options.at_node });
-    let home = Home { caps, context, cache, compiler, processor, budget, discrete: options.discrete };
+    let context = Arc::new(Context { pool, at_node: options.at_node.first().copied() });
+    let home =
+        Home { caps, at_node: options.at_node, forks: AtomicU32::new(0), cache, compiler, processor, budget, discrete: options.discrete };
     Ok(CpuDevice {
         queues: Vec::new(),
         graphs: Vec::new(),
@@ -190,6 +194,7 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
         kernels: Vec::new(),
         inherited: (0, 0),
         inline_points: 0,
+        context,
         home: Arc::new(home),
     })
 }
@@ -235,7 +240,7 @@ impl CpuDevice {
             self.queues.resize_with(index + 1, || None);
         }
         if self.queues[index].is_none() {
-            self.queues[index] = Some(Background::start(queue.0, Arc::clone(&self.home.context))?);
+            self.queues[index] = Some(Background::start(queue.0, Arc::clone(&self.context))?);
         }
         Ok(())
     }
@@ -327,7 +332,7 @@ impl Device for CpuDevice {
     }
 
     fn record(&mut self, nodes: &[Node]) -> Result<Graph> {
-        let program = Program::new("record", nodes, &self.resolver(), self.home.context.pool.threads())?;
+        let program = Program::new("record", nodes, &self.resolver(), self.context.pool.threads())?;
         let id = u32::try_from(self.graphs.len()).map_err(|_| failed("record", "too many graphs"))?;
         self.graphs.push(Recorded::new(program));
         Ok(Graph(id))
@@ -353,7 +358,7 @@ impl Device for CpuDevice {
                     recorded.inline.insert(program)
                 }
             };
-            program.run("replay", vars, &self.home.context)?;
+            program.run("replay", vars, &self.context)?;
             self.inline_points += 1;
             return Ok(Point(self.inline_points));
         }
@@ -366,12 +371,12 @@ impl Device for CpuDevice {
     }
 
     fn submit(&mut self, queue: Queue, after: &[Point], nodes: &[Node]) -> Result<Point> {
-        let mut program = Program::new("submit", nodes, &self.resolver(), self.home.context.pool.threads())?;
+        let mut program = Program::new("submit", nodes, &self.resolver(), self.context.pool.threads())?;
         if queue.0 == 0 {
             for &point in after {
                 self.wait(point)?;
             }
-            program.run("submit", &[], &self.home.context)?;
+            program.run("submit", &[], &self.context)?;
             self.inline_points += 1;
             return Ok(Point(self.inline_points));
         }
@@ -404,6 +409,9 @@ impl Device for CpuDevice {
 
     fn fork(&self) -> Result<Box<dyn Device>> {
         let graphs = self.graphs.iter().map(|recorded| recorded.another(&self.resolver())).collect::<Result<Vec<_>>>()?;
+        let fork = self.home.forks.fetch_add(1, Ordering::Relaxed) as usize;
+        // A lane's launches run in the lane's own thread: the other lanes have the other cores.
+        let context = Context { pool: Pool::new(1), at_node: self.home.at_node.get(fork).copied() };
         let memories: Vec<Memory> =
             self.memories.iter().map(|memory| Memory { place: memory.place, region: Arc::clone(&memory.region), lent: false }).collect();
         Ok(Box::new(CpuDevice {
@@ -413,6 +421,7 @@ impl Device for CpuDevice {
             memories,
             kernels: self.kernels.clone(),
             inline_points: 0,
+            context: Arc::new(context),
             home: Arc::clone(&self.home),
         }))
     }

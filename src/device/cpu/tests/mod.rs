@@ -332,7 +332,7 @@ fn a_builtin_that_panics_fails_its_node() {
 fn the_running_node_is_told() {
     static AT: AtomicU32 = AtomicU32::new(u32::MAX);
     let bench = Bench::new();
-    let mut device = open(CpuOptions { at_node: Some(&AT), ..bench.options() }).unwrap();
+    let mut device = open(CpuOptions { at_node: vec![&AT], ..bench.options() }).unwrap();
     let kernel = load(&mut device, &source("k", &[], Code::Builtin(|_, _| {}))).unwrap();
     let nodes: Vec<Node> = (0..3).map(|_| launch(kernel, [1; 3], Vec::new())).collect();
     device.submit(Queue(0), &[], &nodes).unwrap();

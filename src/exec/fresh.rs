@@ -1,0 +1,66 @@
+//! `--fresh`: set-up, one round and tear-down for every round, the yardstick for speed and results. Kernels stay loaded.
+
+use super::Stop;
+use super::board::Board;
+use super::host::Known;
+use super::lane::Lane;
+use super::progress::{Phase, Progress};
+use super::session::{Session, Shared};
+use super::slot::Ring;
+use crate::device::{Device, Kernel, Trace};
+use crate::job::Job;
+use crate::plan::Plan;
+
+pub(super) fn rounds(
+    job: &Job,
+    plan: &Plan,
+    device: &mut Trace,
+    kernels: &[Kernel],
+    known: &Known,
+    progress: &Progress,
+    board: &Board<'_>,
+) {
+    if !board.ready(device.own_counts()) {
+        return;
+    }
+    let mut lane = Lane::new(job, plan, device, 0, known, progress, board);
+    while let Some((rounds, tally)) = board.deal(lane.tally.explained) {
+        lane.tally = tally;
+        let mut at = rounds.start;
+        let result = rounds.clone().try_for_each(|round| {
+            at = round;
+            one(&mut lane, kernels, known, progress, round)
+        });
+        let failed = result.is_err();
+        board.merge(rounds, std::mem::replace(&mut lane.tally, super::Tally::empty()), result.err().map(|stop| (at, stop)));
+        if failed {
+            return;
+        }
+    }
+}
+
+fn one(lane: &mut Lane<'_, '_>, kernels: &[Kernel], known: &Known, progress: &Progress, round: u64) -> Result<(), Stop> {
+    let (job, plan) = (lane.job, lane.plan);
+    lane.interrupted()?;
+    lane.at.enter(Phase::Setup, round);
+    let carries = job.tensors.iter().any(|t| t.carry);
+    let shared = Shared::open(job, plan, lane.device, kernels, known, progress)?;
+    let session = Session::open(plan, lane.device, &shared)?;
+    session.start(lane.device)?;
+    if carries {
+        session.put_carried(lane.device, job, plan, &mut lane.host)?;
+    }
+    let mut ring = Ring::new(job, plan);
+    let result = lane.submit(&session, &mut ring, round).and_then(|()| lane.finish_oldest(&session, &mut ring, true));
+    if result.is_err() {
+        lane.salvage(&session, &mut ring);
+    }
+    let released = ring.release(lane.device);
+    result?;
+    released?;
+    if carries {
+        session.keep_carried(lane.device, job, plan, &mut lane.host)?;
+    }
+    drop(session);
+    Ok(lane.device.reset()?)
+}

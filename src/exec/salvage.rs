@@ -1,0 +1,86 @@
+//! After a failed call: what can still be fetched is fetched, output by output, and checked; what fails is collected.
+
+use super::lane::Lane;
+use super::session::Session;
+use super::slot::{Ring, Slot};
+use super::{Tally, collect};
+use crate::device::{Cmd, Device, Node, Queue, Slice};
+use crate::plan::{Home, Plan};
+use crate::verdict::Salvaged;
+
+/// Said of an output that is nowhere any more.
+const LOST: &str = "its bytes could not be fetched";
+
+impl Lane<'_, '_> {
+    /// Looks at the round whose end failed, the oldest in flight, and at those behind it.
+    pub(super) fn salvage(&mut self, session: &Session, ring: &mut Ring) {
+        let mut first = true;
+        while ring.in_flight() > 0 {
+            // What rounds hand on, those in flight behind this one have changed.
+            let gone = session.carries && ring.in_flight() > 1;
+            let slot = ring.oldest();
+            let waited = slot.wait(self.device);
+            if let Err(error) = &waited {
+                self.tally.salvage.errors.push(format!("round {}: {error}", slot.round));
+            }
+            // Of the first the list itself may have failed: its copies to the host may be missing.
+            let again = first || waited.is_err();
+            let problems = fetch(slot, self.plan, session, self.device, again, gone);
+            self.tally.salvage.errors.extend(problems.into_iter().map(|problem| format!("round {}: {problem}", slot.round)));
+            // A round that started from what a failed one left says nothing.
+            if first || !session.carries {
+                let mut apart = Tally::new(self.job);
+                collect::check(self.job, self.plan, slot, &mut self.host, &mut apart);
+                self.tally.salvage.checks.extend(self.job.checks.iter().zip(&apart.checks).map(|(check, found)| {
+                    let failure = apart.failures.iter().find(|f| f.check.as_ref() == Some(&check.text));
+                    let problem = match failure {
+                        _ if slot.lost.contains(&check.tensor) => Some(LOST.into()),
+                        Some(failure) => Some(failure.message.clone()),
+                        None if found.failed_rounds > 0 => Some("it is wrong".into()),
+                        None => None,
+                    };
+                    Salvaged { round: slot.round, check: check.text.clone(), problem }
+                }));
+            }
+            slot.lost.clear();
+            ring.free_oldest();
+            first = false;
+        }
+    }
+}
+
+/// Takes the bytes of every output by itself; `again`: the device copies them to where the host reads them once more;
+/// `gone`: carried tensors are not as the round left them. Returns what could not be had.
+fn fetch(slot: &mut Slot, plan: &Plan, session: &Session, device: &mut dyn Device, again: bool, gone: bool) -> Vec<String> {
+    let mut problems = Vec::new();
+    for read in &plan.reads {
+        let placement = &plan.tensors[read.tensor];
+        let name = &placement.name;
+        let at = |home: Home| Slice { mem: session.memory(slot.index, home.memory), offset: home.offset, len: read.bytes };
+        let apart = placement.home.filter(|home| *home != read.from);
+        let copied = match apart {
+            Some(home) if again && gone && !plan.memories[home.memory as usize].per_slot => {
+                slot.lost.push(read.tensor);
+                continue;
+            }
+            // What the host holds already cannot be written by the device.
+            Some(home) if again && slot.bytes(read.from.memory).is_none() => {
+                let node = Node { cmd: Cmd::Copy { src: at(home), dst: at(read.from) }, after: Vec::new() };
+                device.submit(Queue(0), &[], &[node]).and_then(|point| device.wait(point))
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = copied {
+            problems.push(format!("`{name}` cannot be fetched ({} bytes, device to host): {error}", read.bytes));
+            slot.lost.push(read.tensor);
+        }
+    }
+    let memories: Vec<u32> = plan.reads.iter().map(|r| r.from.memory).chain(plan.fills.iter().map(|f| f.to.memory)).collect();
+    for (at, memory) in memories.iter().enumerate().filter(|(at, memory)| !memories[..*at].contains(memory)) {
+        if let Err(error) = slot.take_one(*memory, session, device) {
+            let of = plan.reads.get(at).map_or("the inputs".to_string(), |r| format!("`{}`", plan.tensors[r.tensor].name));
+            problems.push(format!("the memory of {of} cannot be read ({} bytes): {error}", plan.memories[*memory as usize].bytes));
+        }
+    }
+    problems
+}
