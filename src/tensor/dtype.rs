@@ -89,6 +89,30 @@ impl Dtype {
         Dtype::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
+    /// The dtype that goes by another name in C, NumPy or a framework.
+    pub fn from_alias(name: &str) -> Option<Dtype> {
+        let name = name.to_ascii_lowercase();
+        let name = name.strip_prefix("torch.").or_else(|| name.strip_prefix("np.")).unwrap_or(&name);
+        Some(match name.strip_suffix("_t").unwrap_or(name) {
+            "float64" | "double" | "fp64" => Dtype::F64,
+            "float32" | "float" | "single" | "fp32" => Dtype::F32,
+            "float16" | "half" | "fp16" => Dtype::F16,
+            "bfloat16" | "bfloat" => Dtype::Bf16,
+            "float8_e4m3fn" | "float8_e4m3" | "fp8_e4m3" | "e4m3" | "e4m3fn" => Dtype::F8e4m3,
+            "float8_e5m2" | "fp8_e5m2" | "e5m2" => Dtype::F8e5m2,
+            "int64" | "long" => Dtype::I64,
+            "int32" | "int" => Dtype::I32,
+            "int16" | "short" => Dtype::I16,
+            "int8" | "char" => Dtype::I8,
+            "uint64" | "ulong" | "size" => Dtype::U64,
+            "uint32" | "uint" | "unsigned" => Dtype::U32,
+            "uint16" | "ushort" => Dtype::U16,
+            "uint8" | "uchar" | "byte" => Dtype::U8,
+            "boolean" | "_bool" | "bool_" => Dtype::Bool,
+            _ => return Dtype::from_name(name),
+        })
+    }
+
     /// Size of one element. *Units*: bytes.
     pub const fn size(self) -> usize {
         match self {
@@ -265,5 +289,9 @@ mod tests {
             assert_eq!(Dtype::from_name(dtype.name()), Some(dtype));
         }
         assert_eq!(Dtype::from_name("float"), None);
+        for (alias, dtype) in [("float", Dtype::F32), ("uint8_t", Dtype::U8), ("torch.bfloat16", Dtype::Bf16), ("F32", Dtype::F32)] {
+            assert_eq!(Dtype::from_alias(alias), Some(dtype));
+        }
+        assert_eq!(Dtype::from_alias("f23"), None);
     }
 }
