@@ -38,6 +38,7 @@ pub(super) fn fill_at(level: Level, source: &Source, dtype: Dtype, key: Key, tim
         Source::Fill(bits) => constant(*bits, size, out),
         Source::Values(bytes) => out.copy_from_slice(part(bytes, size, first, out.len())),
         Source::Repeat(bytes) => repeat(bytes, size, first, out),
+        Source::Program(_) => debug_assert!(false, "a program is evaluated where the contents that it names are"),
         Source::File(npy) => out.copy_from_slice(part(npy.bytes(), size, first, out.len())),
         Source::Range { start, step } => range(level, *start, *step, dtype, first, out),
         Source::Uniform { low, high } => match dtype {

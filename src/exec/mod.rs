@@ -6,6 +6,7 @@
 
 mod board;
 mod collect;
+mod compute;
 mod explain;
 mod fresh;
 mod host;

@@ -105,16 +105,16 @@ impl Slot {
             let memory = self.to_fill[at];
             self.map(memory, session.memory(self.index, memory), device)?;
         }
+        host.begin(job, self.set, self.round).map_err(failed)?;
         for (index, fill) in plan.fills.iter().enumerate() {
             let bytes = self.mapped[fill.to.memory as usize].as_deref_mut().ok_or_else(|| broken("a filled memory is not mapped"))?;
-            host.known
-                .draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index])
+            host.draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index])
                 .map_err(failed)?;
         }
         for (index, var) in job.vars.iter().enumerate() {
             let mut problem = None;
             let mut element = |tensor| {
-                host.known.element(job, tensor, self.set, self.round).unwrap_or_else(|message| {
+                host.element(job, tensor, self.set, self.round).unwrap_or_else(|message| {
                     problem = Some(message);
                     0
                 })
