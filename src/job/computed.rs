@@ -16,7 +16,7 @@ use crate::spec::Data;
 /// Which of a tensor's contents an expression gives.
 #[derive(Clone, Copy, PartialEq)]
 enum Which {
-    /// `data`: those of all sets that give none of their own.
+    /// `data`: those of all sets of the job that give none of their own.
     Data,
     EachRound,
     Set(usize),
@@ -61,7 +61,8 @@ impl Resolver<'_> {
                 (Contents::Drawn(draw), _) => draw.source = source,
                 (Contents::Sets(slots), Which::Set(set)) => slots[set] = source,
                 (Contents::Sets(slots), _) => {
-                    let own = |set: usize| self.spec.sets.get(set).is_some_and(|set| set.data.contains_key(&tensor.name));
+                    let rows = self.rows();
+                    let own = |set: usize| rows.get(set).is_some_and(|row| self.spec.sets[row.index].data.contains_key(&tensor.name));
                     slots.iter_mut().enumerate().filter(|(set, _)| !own(*set)).for_each(|(_, slot)| *slot = source.clone());
                 }
                 (Contents::None, _) => {}
@@ -80,9 +81,9 @@ impl Resolver<'_> {
                 texts.extend(data.iter().map(|data| (name, which, at.to(key), data)));
             }
         }
-        for (index, set) in self.spec.sets.iter().enumerate() {
-            let at = root.to("sets").to(index).to("data");
-            texts.extend(set.data.iter().map(|(name, data)| (name, Which::Set(index), at.to(name), data)));
+        for (set, row) in self.rows().iter().enumerate() {
+            let at = root.to("sets").to(row.index).to("data");
+            texts.extend(self.spec.sets[row.index].data.iter().map(|(name, data)| (name, Which::Set(set), at.to(name), data)));
         }
         let mut all = Vec::new();
         for (name, which, at, data) in texts {
@@ -203,7 +204,7 @@ impl Resolver<'_> {
 
     /// What is computed from contents that sets give has contents for every set.
     fn follow_sets(&self, tensors: &mut Tensors, all: &[Computed]) {
-        let sets = self.spec.sets.len();
+        let sets = self.rows().len();
         // So often that the last of a chain has learnt of the first.
         for _ in 0..all.len() {
             for one in all {
