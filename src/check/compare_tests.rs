@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const FLOATS: [Dtype; 4] = [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::Bf16];
+const FLOATS: [Dtype; 6] = [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F8e4m3, Dtype::F8e5m2];
 
 fn tolerances() -> Vec<Tolerance> {
     let mut all = Vec::new();

@@ -42,6 +42,9 @@ pub fn describe(evidence: &Evidence<'_>) -> Vec<String> {
     let (unwritten, written): (Vec<usize>, Vec<usize>) = wrong.iter().partition(|&&i| evidence.is_poison(i));
     // One byte is the poison's by chance once in 256: a few among many say nothing.
     let by_chance = evidence.dtype.size() == 1 && unwritten.len() * 8 < wrong.len();
+    // The poison of f8e4m3 is its NaNs, both in turn: one who writes NaN writes as many that are not the poison.
+    let own_nan = || written.iter().filter(|&&i| evidence.got(i).is_nan()).count();
+    let by_chance = by_chance || evidence.dtype == Dtype::F8e4m3 && own_nan() * 4 > unwritten.len();
     let (unwritten, written) = if by_chance { (Vec::new(), wrong.clone()) } else { (unwritten, written) };
     let found = Found { evidence, wrong: &wrong, unwritten: &unwritten, written: &written };
 

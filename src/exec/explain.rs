@@ -8,7 +8,7 @@ use super::{HASHED, Tally};
 use crate::check::{Census, Evidence, describe};
 use crate::expr::{BLOCK, Block, Inputs, Program, Scratch};
 use crate::job::{Action, Contents, Job, Want};
-use crate::plan::{Plan, Poison, Zone, guard_bytes, poison_word};
+use crate::plan::{Plan, Poison, Zone, guard_bytes, poison_of};
 use crate::tensor::Access;
 use crate::verdict::{At, Failure, Kind};
 
@@ -86,7 +86,7 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
         wrong: &wrong,
         got,
         want: &want,
-        poison: poisoned.then(|| poison_word(dtype, slot.round)),
+        poison: poisoned.then(|| poison_of(job, check.tensor, slot.round)),
         previous: past.as_ref().map(|(round, bytes)| (*round, bytes.as_slice())),
         block: block_of(job, check.tensor),
     };

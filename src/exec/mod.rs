@@ -7,6 +7,7 @@
 mod board;
 mod build;
 mod collect;
+mod compute;
 mod explain;
 mod fresh;
 mod host;

@@ -2,6 +2,7 @@
 //! All semantic diagnostics are made here. No user code is run and no device is opened.
 
 mod checks;
+mod computed;
 mod flow;
 mod kernels;
 mod launch;
@@ -314,6 +315,24 @@ impl Contents {
             Contents::Sets(sources) => sources.get(set),
             Contents::None | Contents::Drawn(_) => None,
         }
+    }
+
+    /// The sources, one for each set where those differ.
+    pub fn sources(&self) -> &[Source] {
+        match self {
+            Contents::None => &[],
+            Contents::Fixed(source) => std::slice::from_ref(source),
+            Contents::Drawn(draw) => std::slice::from_ref(&draw.source),
+            Contents::Sets(sources) => sources,
+        }
+    }
+
+    /// The expressions that give the contents.
+    pub fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.sources().iter().filter_map(|source| match source {
+            Source::Program(program) => Some(&**program),
+            _ => None,
+        })
     }
 
     /// Whether every round has its own contents.

@@ -34,6 +34,12 @@ impl<'a> Places<'a> {
         Places { resolver, round: None, loops, tensors: Some(tensors) }
     }
 
+    /// Dims and the contents of other tensors; `round` where they are drawn in every one.
+    pub fn contents(resolver: &'a Resolver<'a>, tensors: &'a IndexMap<String, Option<Tensor>>, drawn: bool) -> Places<'a> {
+        const WHY: &str = "`data` is the same in every round: contents that depend on `round` are `each_round = { expr = \"...\" }`";
+        Places { resolver, round: (!drawn).then_some(WHY), loops: &[], tensors: Some(tensors) }
+    }
+
     /// Dims, `round` and the contents of tensors at the start of the round.
     pub fn expectation(resolver: &'a Resolver<'a>, tensors: &'a IndexMap<String, Option<Tensor>>) -> Places<'a> {
         Places { resolver, round: None, loops: &[], tensors: Some(tensors) }

@@ -157,7 +157,7 @@ impl Draft<'_> {
         let output_bytes: u64 = outputs.iter().map(|&id| self.tensors[id].bytes).sum();
         let at_setup: Vec<Cmd> = if options.trust == Trust::Fast {
             let poison = |&id: &usize| {
-                let word = trust::poison_word(job.tensors[id].dtype, 0);
+                let word = trust::poison_of(job, id, 0);
                 let home = self.tensors[id].home?;
                 Some(Cmd::Fill { dst: slice(home, self.tensors[id].bytes), pattern: Word::Const(word.into()) })
             };
@@ -322,10 +322,18 @@ impl Draft<'_> {
         cost
     }
 
-    /// What the host keeps for expectations: copies of fixed contents, carried starts, and the scratch of programs.
+    /// What the host keeps: contents that are computed and what they are computed from; for expectations, copies of
+    /// fixed contents and carried starts; and the scratch of programs.
     fn host_bytes(&self) -> u64 {
         let mut bytes = 0;
         for (id, tensor) in self.job.tensors.iter().enumerate() {
+            if self.uses[id].computed {
+                bytes += match &tensor.contents {
+                    Contents::Sets(sources) => tensor.bytes() * sources.len() as u64,
+                    Contents::Drawn(_) => tensor.bytes() * u64::from(self.caps.lanes),
+                    _ => tensor.bytes(),
+                };
+            }
             if self.uses[id].expected {
                 bytes += match &tensor.contents {
                     Contents::Sets(sources) => tensor.bytes() * sources.len() as u64,
@@ -340,6 +348,7 @@ impl Draft<'_> {
             Want::Bytes(bytes) => bytes.len() as u64,
             Want::File { .. } => 0,
         });
-        bytes + programs.sum::<u64>()
+        let contents = self.job.tensors.iter().flat_map(|t| t.contents.programs()).map(|p| p.scratch_bytes(self.caps.lanes as usize));
+        bytes + programs.sum::<u64>() + contents.sum::<u64>()
     }
 }

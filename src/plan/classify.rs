@@ -58,6 +58,8 @@ pub(super) struct Use {
     pub checked: bool,
     /// An expectation reads its contents.
     pub expected: bool,
+    /// Its contents are computed, or others' from them.
+    pub computed: bool,
     pub first: Option<u32>,
     pub last: u32,
 }
@@ -77,6 +79,11 @@ pub(super) fn uses(job: &Job) -> Vec<Use> {
     for var in &job.vars {
         if let crate::job::VarSource::Tensor(id) = var.source {
             uses[id].by_value = true;
+        }
+    }
+    for (id, tensor) in job.tensors.iter().enumerate() {
+        for program in tensor.contents.programs() {
+            program.tensors().iter().chain([&id]).for_each(|&id| uses[id].computed = true);
         }
     }
     for check in &job.checks {
@@ -104,6 +111,8 @@ pub(super) fn class(job: &Job, tensor: usize, of: Use, sets_stay: bool) -> (Clas
             (Class::ByValue, "one element, passed by value; no step needs it in memory".into())
         } else if of.expected {
             (Class::HostOnly, "only expectations read it".into())
+        } else if of.computed {
+            (Class::HostOnly, "only contents of other tensors are computed from it".into())
         } else {
             (Class::Unused, "passed as a constant, or named by nothing".into())
         };

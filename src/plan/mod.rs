@@ -24,7 +24,7 @@ pub use classify::Class;
 pub use order::{MOST_EDGES, after_lists};
 pub use schedule::{Host, MOST_LANES, Schedule};
 pub use show::{bytes, count, nanoseconds, summary};
-pub use trust::{GUARD_WORD, Mode, Poison, Trust, guard_bytes, poison_word};
+pub use trust::{GUARD_WORD, Mode, Poison, Trust, guard_bytes, poison_of};
 
 /// How a job runs on a device.
 #[derive(Clone, PartialEq, Debug, Serialize)]
