@@ -1,5 +1,7 @@
 //! What happened, as data: verdicts, failures, events and the report of a job.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::check::Mismatch;
@@ -88,6 +90,17 @@ pub struct Failure {
     pub mismatched: u64,
     /// The first mismatches, and the worst one last.
     pub mismatches: Vec<At>,
+    /// Where the round's tensors were written to, of its first failure and where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dump: Option<Dump>,
+}
+
+/// Tensors of a failing round as `.npy` files.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Dump {
+    pub folder: PathBuf,
+    /// What could not be written, and why. It changes no verdict.
+    pub problems: Vec<String>,
 }
 
 /// A mismatch with its index in every dimension.
@@ -182,6 +195,9 @@ pub struct Report {
     pub seed: u64,
     /// Rounds that were asked for.
     pub rounds: u64,
+    /// Rounds of the job that were not, because their sets were not selected.
+    #[serde(default)]
+    pub not_selected: u64,
     pub run: u64,
     /// Rounds in which every check was evaluated.
     pub checked: u64,
@@ -215,6 +231,7 @@ impl Report {
             trust: Trust::default(),
             seed: 0,
             rounds: 0,
+            not_selected: 0,
             run: 0,
             checked: 0,
             failed_rounds: 0,

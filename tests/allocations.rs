@@ -112,7 +112,7 @@ fn allocations(job: &Job, discrete: bool, options: &Options) -> u64 {
     let mut device = Trace::new(Box::new(device), TraceOptions::default());
     let mut verdict = None;
     LAUNCHES.store(0, Ordering::Relaxed);
-    exec::run(job, &plan, &mut device, 2, &Progress::new(), &mut |event| {
+    exec::run(job, &plan, &mut device, 2, None, &Progress::new(), &mut |event| {
         if let Event::Done(report) = event {
             verdict = Some((report.verdict, report.failures));
         }

@@ -29,7 +29,7 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
             }
         };
         print::diagnostics(&resolved.text);
-        let Some(job) = resolved.job else { return 2 };
+        let Some(job) = resolved.job else { return if resolved.unselected { 4 } else { 2 } };
         jobs = job.jobs;
         if request.overrides.point > 0 && !args.json {
             out("\n");
@@ -141,24 +141,64 @@ pub(super) fn devices(args: &DevicesArgs) -> u8 {
         }
     };
     let caps = device.caps();
-    let missing = required().into_iter().find(|name| name != "cpu" || caps.driver == cpu::NO_COMPILER);
+    let without = |name: &str| name != "cpu" || caps.driver == cpu::NO_COMPILER;
+    let missing = required().into_iter().find(|name| without(name));
+    let tools: Vec<Compiles> = device.tools().iter().map(Compiles::of).collect();
     if args.json {
-        match serde_json::to_string_pretty(&[caps]) {
+        let lacking = tools.iter().find(|tool| !tool.found && without("cpu")).map(|tool| tool.how.as_str());
+        let here = Listed { backend: "cpu", missing: lacking, caps: Some(caps), tools: &tools };
+        let others = NOT_YET.iter().map(|(backend, _)| Listed { backend, missing: Some(NOT_IN_THIS_VERSION), caps: None, tools: &[] });
+        match serde_json::to_string_pretty(&[here].into_iter().chain(others).collect::<Vec<_>>()) {
             Ok(text) => out(&(text + "\n")),
             Err(_) => return 3,
         }
         return missing_code(missing);
     }
-    out(&format!("cpu  {}\n     {} threads, {} memory\n", caps.name, caps.lanes, plan::bytes(caps.memory)));
-    for tool in device.tools() {
-        let suffixes: Vec<String> = tool.suffixes.iter().map(|s| format!(".{s}")).collect();
+    out(&format!("cpu     {}\n        {} threads, {} memory\n", caps.name, caps.lanes, plan::bytes(caps.memory)));
+    for tool in &tools {
+        out(&format!("        kernels in {} ({}): {}\n", tool.language, tool.suffixes.join(" "), tool.how));
+    }
+    for (backend, what) in NOT_YET {
+        out(&format!("{backend:<6}  {what}: {NOT_IN_THIS_VERSION}\n"));
+    }
+    missing_code(missing)
+}
+
+/// Backends of the spec language that this version cannot run on.
+const NOT_YET: [(&str, &str); 3] =
+    [("opencl", "kernels in OpenCL C"), ("wgpu", "kernels in WGSL, on Vulkan, Metal and DX12"), ("cuda", "kernels in CUDA C++")];
+
+const NOT_IN_THIS_VERSION: &str = "this version of runjob does not have it";
+
+/// A backend as scripts read it.
+#[derive(serde::Serialize)]
+struct Listed<'a> {
+    backend: &'a str,
+    /// What keeps kernels from running on it, and the mend.
+    missing: Option<&'a str>,
+    /// Of its device.
+    caps: Option<&'a crate::device::Caps>,
+    tools: &'a [Compiles],
+}
+
+/// A language that kernels may be written in, and what compiles it here or is missing.
+#[derive(serde::Serialize)]
+struct Compiles {
+    language: String,
+    suffixes: Vec<String>,
+    found: bool,
+    how: String,
+}
+
+impl Compiles {
+    fn of(tool: &cpu::Tool) -> Compiles {
         let how = match &tool.found {
             Some(found) => format!("compiled by {}, {}", found.command, found.version),
             None => format!("no compiler: {}, or set {}", tool.install, tool.variable),
         };
-        out(&format!("     kernels in {} ({}): {how}\n", tool.language, suffixes.join(" ")));
+        let suffixes = tool.suffixes.iter().map(|suffix| format!(".{suffix}")).collect();
+        Compiles { language: tool.language.to_string(), suffixes, found: tool.found.is_some(), how }
     }
-    missing_code(missing)
 }
 
 /// Backends that must be there, from `RUNJOB_REQUIRE=cpu,...`: a missing one is a failure, so that a skip hides nothing.

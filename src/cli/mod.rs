@@ -1,13 +1,17 @@
 //! The command line: arguments in, text and an exit code out. Everything that prints is here.
 
 mod commands;
+mod init;
+mod inputs;
 mod print;
 mod run;
+mod signals;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::plan::{Host, Trust};
 use crate::worker::Request;
@@ -23,20 +27,34 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 all passed, 1 a check failed or nothing was checked, 2 the spec or the command line is wrong, \
-3 the device or the machine failed (crash, hang), 4 nothing was selected, 130 interrupted";
+3 the device or the machine failed (crash, hang), 4 nothing was selected, 130 interrupted, 143 terminated.\n\
+Ctrl-C stops after the rounds in flight, a second one at once; SIGTERM lets them end for two seconds.";
 
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run specs (the default)
     Run(RunArgs),
-    /// Show how a spec would run: what stays on the device, what moves, in which order, and why
-    Plan(PlanArgs),
+    /// Write a spec that runs as it stands, to start from
+    Init(InitArgs),
     /// Report every problem of specs, without running anything
     Check(CheckArgs),
-    /// List the devices of this machine
+    /// Show how a spec would run: what stays on the device, what moves, and why
+    Plan(PlanArgs),
+    /// Write what a round starts with as .npy files
+    ///
+    /// Every tensor that has contents is written, scalars too, by the code that fills rounds. A carried tensor is written for
+    /// round 0 alone: later it holds what the rounds before left. NumPy has no bf16 and no fp8: they are written as
+    /// raw bytes, which `a.view(ml_dtypes.bfloat16)` and the like turn into numbers.
+    Inputs(InputsArgs),
+    /// List devices, and what is missing for more
     Devices(DevicesArgs),
     /// Print the JSON schema of specs
     Schema,
+    /// Print a shell's completions
+    Completions {
+        /// Shell to print them for
+        shell: Shell,
+    },
     /// Run one job for a parent process
     #[command(hide = true)]
     Worker {
@@ -54,52 +72,63 @@ struct RunArgs {
     specs: Vec<PathBuf>,
     #[command(flatten)]
     what: WhatArgs,
-    /// Write the reports as JSON: `--json=FILE`, or alone to standard output
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    /// Run in this process, for debuggers: limits are not kept
+    #[arg(long, help_heading = HOW)]
+    in_process: bool,
+    /// Write reports as JSON: --json=FILE, or alone to stdout
+    #[arg(long, help_heading = TOLD, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     json: Option<PathBuf>,
+    /// Write got, want and inputs of failing rounds as .npy
+    #[arg(long, help_heading = TOLD, value_name = "DIR")]
+    dump: Option<PathBuf>,
     /// Print failures only
-    #[arg(short, long, conflicts_with = "verbose")]
+    #[arg(short, long, help_heading = TOLD, conflicts_with = "verbose")]
     quiet: bool,
     /// Print the plan, device calls and times of each job
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = TOLD)]
     verbose: bool,
-    /// Run in this process: for debuggers; a crash then ends everything and limits are not kept
-    #[arg(long)]
-    in_process: bool,
 }
+
+/// Headings of the flags.
+const WHAT: &str = "What is run";
+const HOW: &str = "How it is run";
+const TOLD: &str = "What is told";
 
 /// What is run, of one spec.
 #[derive(Args, Debug, Clone)]
 struct WhatArgs {
-    /// Rounds to run instead of `rounds.count`
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=crate::job::MOST_ROUNDS))]
+    /// Rounds to run, instead of `rounds.count`
+    #[arg(long, help_heading = WHAT, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=crate::job::MOST_ROUNDS))]
     rounds: Option<u64>,
-    /// Seed instead of `rounds.seed`
-    #[arg(long, value_name = "N")]
+    /// Seed of the contents, instead of `rounds.seed`
+    #[arg(long, help_heading = WHAT, value_name = "N")]
     seed: Option<u64>,
-    /// Value of a dim, such as `n=1024`; may be given again
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_dim)]
+    /// Value of a dim, as n=1024; may be given again
+    #[arg(long, help_heading = WHAT, value_name = "NAME=VALUE", value_parser = parse_dim)]
     dim: Vec<(String, i64)>,
+    /// Only rounds of this set (`*`: any characters); may be given again
+    #[arg(long, help_heading = WHAT, value_name = "SET")]
+    only: Vec<String>,
     /// Device to run on
-    #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = ["cpu"])]
+    #[arg(long, help_heading = HOW, value_name = "NAME", default_value = "cpu", value_parser = ["cpu"], hide_possible_values = true)]
     device: String,
-    /// What is spent on not being fooled: `standard` or `fast`
-    #[arg(long, value_name = "LEVEL", default_value = "standard", value_parser = parse_trust)]
+    /// What is spent on not being fooled: standard or fast
+    #[arg(long, help_heading = HOW, value_name = "LEVEL", default_value = "standard", value_parser = parse_trust)]
     trust: Trust,
-    /// Set up and tear down around every round: slow, the yardstick for results
-    #[arg(long, conflicts_with_all = ["slots", "lanes"])]
+    /// Set up and tear down around every round, as a yardstick
+    #[arg(long, help_heading = HOW, conflicts_with_all = ["slots", "lanes"])]
     fresh: bool,
-    /// Threads that run rounds side by side, instead of what the plan chooses
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=crate::plan::MOST_LANES as i64))]
+    /// Threads that run rounds side by side
+    #[arg(long, help_heading = HOW, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=crate::plan::MOST_LANES as i64))]
     lanes: Option<u32>,
-    /// Rounds in flight, of each lane, instead of what the plan chooses
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Rounds in flight, of each lane
+    #[arg(long, help_heading = HOW, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     slots: Option<u32>,
-    /// Where the host fills and checks, instead of what the plan chooses: `inline` or `pool`
-    #[arg(long, value_name = "WHERE", value_parser = parse_host)]
+    /// Where the host fills and checks: inline or pool
+    #[arg(long, help_heading = HOW, value_name = "WHERE", value_parser = parse_host)]
     host: Option<Host>,
-    /// Threads for kernels, and as many for filling and checking
-    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    /// Threads for kernels, and as many to fill and check
+    #[arg(long, help_heading = HOW, value_name = "N", value_parser = parse_threads)]
     threads: Option<usize>,
     /// Refuse device calls that break the contract between planner and device: for tests of runjob itself
     #[arg(long, hide = true)]
@@ -111,13 +140,49 @@ struct WhatArgs {
 
 #[derive(Args, Debug)]
 struct PlanArgs {
+    /// Spec to plan
     #[arg(value_name = "SPEC")]
     spec: PathBuf,
     #[command(flatten)]
     what: WhatArgs,
     /// Print the whole plan as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = TOLD)]
     json: bool,
+}
+
+#[derive(Args, Debug)]
+struct InitArgs {
+    /// Folder for the spec, or the spec's file; nothing is overwritten
+    #[arg(value_name = "DIR or FILE.toml")]
+    place: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct InputsArgs {
+    /// Spec of the job
+    #[arg(value_name = "SPEC")]
+    spec: PathBuf,
+    /// Folder for the files, NAME.npy each
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Round to write; otherwise the first, of the set where one is given
+    #[arg(long, value_name = "N")]
+    round: Option<u64>,
+    /// Set that the round must have
+    #[arg(long, visible_alias = "only", value_name = "NAME")]
+    set: Option<String>,
+    /// Write over files that are there
+    #[arg(long)]
+    force: bool,
+    /// Rounds of the job, instead of `rounds.count`
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=crate::job::MOST_ROUNDS))]
+    rounds: Option<u64>,
+    /// Seed of the contents, instead of `rounds.seed`
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Value of a dim, as n=1024; may be given again
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_dim)]
+    dim: Vec<(String, i64)>,
 }
 
 #[derive(Args, Debug)]
@@ -177,6 +242,7 @@ impl WhatArgs {
         let mut request = Request::new(spec);
         request.overrides.dims.clone_from(&self.dim);
         (request.overrides.rounds, request.overrides.seed) = (self.rounds, self.seed);
+        request.overrides.only.clone_from(&self.only);
         (request.trust, request.fresh) = (self.trust, self.fresh);
         (request.lanes, request.slots, request.host) = (self.lanes, self.slots, self.host);
         (request.threads, request.contract, request.chaos, request.coloured) = (self.threads, self.contract, self.chaos, coloured);
@@ -196,6 +262,14 @@ pub fn main() -> ExitCode {
     ExitCode::from(print::code(match cli.command {
         None => run::run(&cli.run),
         Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Init(args)) => init::init(&args),
+        Some(Command::Inputs(args)) => inputs::inputs(&args),
+        Some(Command::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "runjob", &mut text);
+            print::out(&String::from_utf8_lossy(&text));
+            0
+        }
         Some(Command::Plan(args)) => commands::plan(&args),
         Some(Command::Check(args)) => commands::check(&args),
         Some(Command::Devices(args)) => commands::devices(&args),

@@ -81,6 +81,20 @@ pub(super) fn plan_of(request: &Request) {
     }
 }
 
+/// Rows of words, columns aligned.
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        out(&(cells.join("  ").trim_end().to_string() + "\n"));
+    }
+}
+
 /// What a job came to: a line for a job among many that is well, else the whole story.
 pub(super) fn report(report: &Report, quiet: bool, verbose: bool, brief: bool) {
     let good = report.verdict.exit_code() == 0;
@@ -120,6 +134,9 @@ fn headline(report: &Report) -> String {
         Verdict::Unchecked => write!(text, "{} round{}, nothing checked", report.run, plural(report.run)),
         _ => write!(text, "{} of {} rounds checked", report.checked, report.rounds),
     };
+    if report.not_selected > 0 {
+        let _ = write!(text, " ({} not selected)", report.not_selected);
+    }
     // A time of rounds that were wrong is no result.
     if report.verdict == Verdict::Pass && report.times.rounds > 0 {
         let _ = write!(text, ", {} a round", nanoseconds(report.times.total / report.times.rounds));
@@ -196,6 +213,12 @@ fn failed(text: &mut String, report: &Report, brief: bool) {
 fn tell(text: &mut String, failure: &Failure, story: bool) {
     let set = failure.set.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
     let _ = writeln!(text, "  round {}{set}: {}", failure.round, failure.message);
+    if let Some(dump) = &failure.dump {
+        let _ = writeln!(text, "    files  {}", dump.folder.display());
+        for problem in &dump.problems {
+            let _ = writeln!(text, "    warning: {problem}");
+        }
+    }
     if !story {
         return;
     }

@@ -3,17 +3,15 @@
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{RunArgs, print};
+use super::{Cli, RunArgs, print, signals};
+use crate::diag;
 use crate::exec::{Phase, Progress};
 use crate::verdict::{Event, Report, Verdict};
 use crate::worker::{self, Message, Outcome, Request, Watcher};
-
-static STOPS: AtomicU32 = AtomicU32::new(0);
 
 /// Of a job that runs in this process.
 static PROGRESS: Progress = Progress::new();
@@ -35,7 +33,7 @@ pub(super) fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, u8> {
         } else if path.exists() {
             specs.push(path.clone());
         } else {
-            print::error(&format!("there is no file `{}`", path.display()));
+            print::error(&missing(path));
             return Err(2);
         }
     }
@@ -44,6 +42,31 @@ pub(super) fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, u8> {
         return Err(4);
     }
     Ok(specs)
+}
+
+/// A path that is no file: most likely a misspelt command or spec.
+fn missing(path: &Path) -> String {
+    let what = format!("there is no file `{}`", path.display());
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return what };
+    if path.parent() == Some(Path::new("")) && path.extension().is_none() {
+        let command = <Cli as clap::CommandFactory>::command();
+        let commands: Vec<&str> = command.get_subcommands().filter(|c| !c.is_hide_set()).map(clap::Command::get_name).collect();
+        if commands.contains(&name) {
+            return format!("the command `{name}` must stand first, before all flags");
+        }
+        if let Some(near) = diag::nearest(name, &commands) {
+            return format!("there is no command or file `{name}`; did you mean `runjob {near}`?");
+        }
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = std::fs::read_dir(folder) else { return what };
+    let specs = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| name.ends_with(".toml"));
+    let mut specs: Vec<String> = specs.collect();
+    specs.sort();
+    match diag::nearest(name, &specs) {
+        Some(near) => format!("{what}; did you mean `{}`?", path.with_file_name(near).display()),
+        None => what,
+    }
 }
 
 /// Folders nested deeper than this are taken for a loop of links.
@@ -79,16 +102,13 @@ pub(super) fn run(args: &RunArgs) -> u8 {
         Ok(specs) => specs,
         Err(code) => return code,
     };
-    // A second handler cannot be installed; the program has only this one.
-    let in_process_only = args.in_process;
-    let _ = ctrlc::set_handler(move || {
-        if STOPS.fetch_add(1, Ordering::Relaxed) == 0 {
-            PROGRESS.ask_to_stop();
-            let _ = writeln!(std::io::stderr(), "\nstopping after the rounds in flight; once more to stop at once");
-        } else if in_process_only {
-            std::process::exit(130);
-        }
-    });
+    if let Some(folder) = &args.dump
+        && let Err(message) = may_dump(folder, specs.len())
+    {
+        print::error(&message);
+        return 2;
+    }
+    signals::listen(args.in_process, &PROGRESS);
     let program = match std::env::current_exe() {
         Ok(program) => program,
         Err(error) => {
@@ -102,13 +122,20 @@ pub(super) fn run(args: &RunArgs) -> u8 {
     let mut refused: Vec<Report> = Vec::new();
     let mut invalid = 0;
     let mut requests: VecDeque<Request> = specs.into_iter().map(|spec| args.what.request(spec, print::coloured())).collect();
+    requests.iter_mut().for_each(|request| request.dump.clone_from(&args.dump));
     while let Some(request) = requests.pop_front() {
-        if STOPS.load(Ordering::Relaxed) > 0 {
+        if signals::stops_asked() > 0 {
             codes.push(130);
             break;
         }
         let outcome = if args.in_process { in_process(&request) } else { worker::supervise(&request, &program, &mut Bar::new(args.quiet)) };
         match outcome {
+            Outcome::Unselected { diagnostics } => {
+                print::diagnostics(&diagnostics);
+                codes.push(4);
+                let name = request.spec.display().to_string();
+                refused.push(Report { reason: Some(diagnostics), ..Report::empty(&name, Verdict::Skip) });
+            }
             Outcome::Invalid { diagnostics } => {
                 print::diagnostics(&diagnostics);
                 print::invalid(&request.spec);
@@ -148,7 +175,24 @@ pub(super) fn run(args: &RunArgs) -> u8 {
     {
         codes.push(code);
     }
-    WORST_FIRST.into_iter().find(|code| codes.contains(code)).unwrap_or(0)
+    match WORST_FIRST.into_iter().find(|code| codes.contains(code)) {
+        Some(130) => signals::code(),
+        other => other.unwrap_or(0),
+    }
+}
+
+/// Whether failing rounds may be written to a folder. *Errors*: why not.
+fn may_dump(folder: &Path, specs: usize) -> Result<(), String> {
+    if specs > 1 {
+        return Err(format!("--dump takes the rounds of one spec, and {specs} were given"));
+    }
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    // Rounds that pass now would seem to fail.
+    match names.find(|name| name.starts_with("round-") || name.starts_with("job-")) {
+        Some(name) => Err(format!("`{}` is of an earlier run: remove it, or give --dump another folder", folder.join(name).display())),
+        None => Ok(()),
+    }
 }
 
 fn write_json(file: &Path, reports: &[Report]) -> Result<(), u8> {
@@ -186,10 +230,12 @@ fn in_process(request: &Request) -> Outcome {
     let mut errors = 0;
     let mut report = None;
     let mut refused = None;
+    let mut nothing = false;
     let mut jobs = 1;
     worker::execute(request, &PROGRESS, &mut |message| match message {
-        Message::Diagnostics { text, errors: n, .. } => {
+        Message::Diagnostics { text, errors: n, unselected, .. } => {
             diagnostics.push_str(&text);
+            nothing |= unselected;
             errors += n;
         }
         Message::Job { jobs: of_spec, .. } => jobs = of_spec,
@@ -197,6 +243,9 @@ fn in_process(request: &Request) -> Outcome {
         Message::Refused { message } => refused = Some(message),
         _ => {}
     });
+    if nothing {
+        return Outcome::Unselected { diagnostics };
+    }
     if errors > 0 {
         return Outcome::Invalid { diagnostics };
     }
@@ -242,7 +291,7 @@ impl Watcher for Bar {
     }
 
     fn stops_asked(&self) -> u32 {
-        STOPS.load(Ordering::Relaxed)
+        signals::stops_asked()
     }
 }
 

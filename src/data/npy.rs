@@ -3,6 +3,7 @@
 //! *Source*: `numpy.lib.format`, versions 1.0, 2.0 and 3.0. The header is parsed here: a Python dict with the keys `descr`,
 //! `fortran_order` and `shape`. Whatever the file holds, the answer is an array or an error, never a panic.
 
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -104,12 +105,16 @@ pub fn write(path: impl AsRef<Path>, dtype: Dtype, shape: &Shape, bytes: &[u8]) 
         let message = format!("shape {shape} of {dtype} needs {} bytes, not {}", shape.bytes(dtype), bytes.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(&header(dtype, shape))?;
-    file.write_all(bytes)?;
-    file.persist(path)?;
-    Ok(())
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = path.with_file_name(name);
+    let written = File::create(&new).and_then(|mut file| {
+        file.write_all(&header(dtype, shape))?;
+        file.write_all(bytes)
+    });
+    written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&new);
+    })
 }
 
 /// The type code of a dtype without its byte order.

@@ -1,4 +1,6 @@
 //! Rounds dealt to lanes, and what the lanes found merged in the order of the rounds: the same report for any number of lanes.
+//!
+//! Here a round is its place among those that are run; `job::SetOrder` knows its number.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

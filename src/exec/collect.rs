@@ -37,7 +37,8 @@ impl Inputs for RoundInputs<'_> {
     }
 }
 
-/// Checks the round in a slot. Returns whether anything was wrong with it.
+/// Checks the round in a slot. Returns whether anything was wrong with it. What the host knows is still of this round
+/// afterwards: [`HostSide::advance`] goes on to the next.
 pub(super) fn check(job: &Job, plan: &Plan, slot: &mut Slot, host: &mut HostSide, tally: &mut Tally) -> bool {
     let before = tally.failures.len();
     let mut bad = false;
@@ -124,7 +125,6 @@ pub(super) fn check(job: &Job, plan: &Plan, slot: &mut Slot, host: &mut HostSide
     }
     tally.checked += u64::from(complete);
     tally.explained += u64::from(tally.failures.len() > before);
-    host.advance();
     bad
 }
 
@@ -359,5 +359,6 @@ pub(super) fn failure(job: &Job, round: u64, set: u32, kind: Kind, message: Stri
         compared: 0,
         mismatched: 0,
         mismatches: Vec::new(),
+        dump: None,
     }
 }

@@ -79,7 +79,7 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
     }
     let poisoned =
         plan.poison.iter().any(|p| p.tensor == check.tensor) && matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window(_));
-    let past = slot.round.checked_sub(1).and_then(|round| Some((round, past_expectation(job, host, check, round)?)));
+    let past = host.before(slot.nth).and_then(|(round, set)| Some((round, past_expectation(job, host, check, round, set)?)));
     let evidence = Evidence {
         dtype,
         shape: &tensor.shape,
@@ -113,7 +113,13 @@ pub(super) fn never_written(job: &Job, slot: &Slot, index: usize, unwritten: u64
 }
 
 /// All blocks of a program whose scratch is prepared.
-fn evaluate(program: &Program, scratch: &Scratch, inputs: &dyn Inputs, round: u64, mut each: impl FnMut(usize, Block<'_>)) -> Option<()> {
+pub(super) fn evaluate(
+    program: &Program,
+    scratch: &Scratch,
+    inputs: &dyn Inputs,
+    round: u64,
+    mut each: impl FnMut(usize, Block<'_>),
+) -> Option<()> {
     let mut registers = program.registers();
     let elements = program.shape().elements();
     let mut from = 0;
@@ -126,14 +132,13 @@ fn evaluate(program: &Program, scratch: &Scratch, inputs: &dyn Inputs, round: u6
 }
 
 /// What an earlier round should have left: from its inputs, drawn again. Carried starts are not known any more.
-fn past_expectation(job: &Job, host: &HostSide, check: &crate::job::Check, round: u64) -> Option<Vec<u8>> {
+fn past_expectation(job: &Job, host: &HostSide, check: &crate::job::Check, round: u64, set: u32) -> Option<Vec<u8>> {
     struct Past(Vec<(usize, Vec<u8>)>);
     impl Inputs for Past {
         fn bytes(&self, id: usize) -> &[u8] {
             self.0.iter().find(|(tensor, _)| *tensor == id).map_or(&[], |(_, bytes)| bytes)
         }
     }
-    let set = host.set_of(round);
     let want = &check.wants[check.want(set)];
     let tensor = &job.tensors[check.tensor];
     let Want::Expr(program) = want else {

@@ -3,6 +3,7 @@
 use super::Stop;
 use super::board::Board;
 use super::build::Building;
+use super::dump::Dump;
 use super::host::Known;
 use super::lane::Lane;
 use super::progress::{Phase, Progress};
@@ -12,6 +13,7 @@ use crate::device::{Device, Trace};
 use crate::job::Job;
 use crate::plan::Plan;
 
+#[allow(clippy::too_many_arguments)]
 pub(super) fn rounds(
     job: &Job,
     plan: &Plan,
@@ -20,17 +22,18 @@ pub(super) fn rounds(
     known: &Known,
     progress: &Progress,
     board: &Board<'_>,
+    dump: Option<&Dump>,
 ) {
     if !board.ready(device.own_counts()) {
         return;
     }
-    let mut lane = Lane::new(job, plan, device, 0, known, progress, board);
+    let mut lane = Lane::new(job, plan, device, 0, known, progress, board, dump);
     while let Some((rounds, tally)) = board.deal(lane.tally.explained) {
         lane.tally = tally;
         let mut at = rounds.start;
-        let result = rounds.clone().try_for_each(|round| {
-            at = round;
-            one(&mut lane, kernels, known, progress, round)
+        let result = rounds.clone().try_for_each(|nth| {
+            at = nth;
+            one(&mut lane, kernels, known, progress, nth)
         });
         let failed = result.is_err();
         board.merge(rounds, std::mem::replace(&mut lane.tally, super::Tally::empty()), result.err().map(|stop| (at, stop)));
@@ -40,9 +43,10 @@ pub(super) fn rounds(
     }
 }
 
-fn one(lane: &mut Lane<'_, '_>, kernels: &mut Building, known: &Known, progress: &Progress, round: u64) -> Result<(), Stop> {
+fn one(lane: &mut Lane<'_, '_>, kernels: &mut Building, known: &Known, progress: &Progress, nth: u64) -> Result<(), Stop> {
     let (job, plan) = (lane.job, lane.plan);
     lane.interrupted()?;
+    let round = lane.host.round(nth);
     lane.at.enter(Phase::Setup, round);
     let carries = job.tensors.iter().any(|t| t.carry);
     let shared = Shared::open(job, plan, lane.device, kernels, known, progress)?;
@@ -52,7 +56,7 @@ fn one(lane: &mut Lane<'_, '_>, kernels: &mut Building, known: &Known, progress:
         session.put_carried(lane.device, job, plan, &mut lane.host)?;
     }
     let mut ring = Ring::new(job, plan);
-    let result = lane.submit(&session, &mut ring, round).and_then(|()| lane.finish_oldest(&session, &mut ring, true));
+    let result = lane.submit(&session, &mut ring, nth).and_then(|()| lane.finish_oldest(&session, &mut ring, true));
     if result.is_err() {
         lane.salvage(&session, &mut ring);
     }

@@ -7,9 +7,8 @@ use super::progress::{Phase, Progress};
 use super::{CHUNK, HASHED};
 use crate::data::{self, EVERY_ROUND, Key, Source};
 use crate::expr::{Registers, Scratch};
-use crate::job::{Contents, Job, Tensor, Want};
-use crate::plan::{Class, Host, Plan};
-use crate::spec::Order;
+use crate::job::{Contents, Job, SetOrder, Tensor, Want};
+use crate::plan::{Class, Plan};
 
 /// What the host knows of a job and never changes: one for all lanes.
 pub(super) struct Known {
@@ -46,17 +45,8 @@ pub(super) struct HostSide<'a> {
     order: SetOrder,
 }
 
-/// How rounds go through the sets.
-struct SetOrder {
-    sets: u32,
-    shuffle: bool,
-    seed: u64,
-    epoch: Option<u32>,
-    permutation: Vec<u32>,
-}
-
 impl Known {
-    pub fn new(job: &Job, plan: &Plan, progress: &Progress) -> Known {
+    pub fn new(job: &Job, parallel: bool, progress: &Progress) -> Known {
         let seed = job.rounds.seed;
         let keys = job
             .tensors
@@ -68,7 +58,6 @@ impl Known {
             })
             .collect();
         let none = || vec![Vec::new(); job.tensors.len()];
-        let parallel = plan.schedule.host == Host::Pool;
         let mut known = Known { keys, copies: none(), computed: none(), problem: None, parallel };
         known.compute(job, progress);
         for (id, tensor) in expected(job) {
@@ -112,6 +101,19 @@ impl Known {
                 self.computed[id].push(bytes);
             }
         }
+    }
+
+    /// What a round starts with, outside of any lane.
+    ///
+    /// *Errors*: an expression without a value, or with one that its tensor cannot hold.
+    pub fn start<'a>(&'a self, job: &'a Job, set: u32, round: u64) -> Result<Start<'a>, String> {
+        if let Some(problem) = &self.problem {
+            return Err(problem.clone());
+        }
+        let mut computed = Computed::new(job, self.parallel);
+        let draw = |id: usize, out: &mut [u8]| self.draw(job, id, set, round, None, out, &mut []);
+        computed.begin(job, (set, round), self.parallel, draw, &self.computed)?;
+        Ok(Start { known: self, job, computed, set, round })
     }
 
     /// The key of a tensor's random contents in a set.
@@ -207,6 +209,23 @@ fn expected(job: &Job) -> impl Iterator<Item = (usize, &Tensor)> {
     job.tensors.iter().enumerate().filter(move |&(id, _)| expected[id])
 }
 
+/// The contents that one round starts with.
+pub(super) struct Start<'a> {
+    known: &'a Known,
+    job: &'a Job,
+    computed: Computed,
+    set: u32,
+    round: u64,
+}
+
+impl Start<'_> {
+    /// Writes a tensor's contents. *Errors*: a number of the source that this round cannot have.
+    pub fn draw(&self, tensor: usize, out: &mut [u8]) -> Result<(), String> {
+        let made = self.computed.of(tensor, self.set, self.round)?;
+        self.known.draw(self.job, tensor, self.set, self.round, made, out, &mut [])
+    }
+}
+
 impl<'a> HostSide<'a> {
     pub fn new(job: &Job, plan: &Plan, known: &'a Known) -> HostSide<'a> {
         let threads = if known.parallel { rayon::current_num_threads() } else { 1 };
@@ -226,13 +245,6 @@ impl<'a> HostSide<'a> {
             };
             registers.push(programs().map(of).collect());
         }
-        let order = SetOrder {
-            sets: job.sets.len() as u32,
-            shuffle: job.rounds.order == Order::Shuffle,
-            seed: job.rounds.seed,
-            epoch: None,
-            permutation: vec![0; job.sets.len()],
-        };
         let mut host = HostSide {
             known,
             computed: Computed::new(job, known.parallel),
@@ -243,7 +255,7 @@ impl<'a> HostSide<'a> {
             registers,
             parallel: known.parallel,
             kept: Vec::new(),
-            order,
+            order: SetOrder::new(job),
         };
         for (id, tensor) in expected(job) {
             let bytes = tensor.bytes() as usize;
@@ -277,9 +289,16 @@ impl<'a> HostSide<'a> {
         self.order.set(round)
     }
 
-    /// The set of a round that is not the current one.
-    pub fn set_of(&self, round: u64) -> u32 {
-        SetOrder { epoch: None, permutation: vec![0; self.order.sets as usize], ..self.order }.set(round)
+    /// The number of the round that is run `nth`.
+    pub fn round(&mut self, nth: u64) -> u64 {
+        self.order.round(nth)
+    }
+
+    /// The round that was run before the `nth`, and its set.
+    pub fn before(&self, nth: u64) -> Option<(u64, u32)> {
+        let mut order = self.order.clone();
+        let round = order.round(nth.checked_sub(1)?);
+        Some((round, order.set(round)))
     }
 
     /// Makes the contents of a round that are computed, and those that they name. Comes before [`HostSide::draw`] in the round.
@@ -339,23 +358,6 @@ impl<'a> HostSide<'a> {
         for (carried, next) in self.carried.iter_mut().zip(&mut self.next).filter(|(_, next)| !next.is_empty()) {
             std::mem::swap(carried, next);
         }
-    }
-}
-
-impl SetOrder {
-    fn set(&mut self, round: u64) -> u32 {
-        if self.sets == 0 {
-            return 0;
-        }
-        let (epoch, at) = ((round / u64::from(self.sets)) as u32, (round % u64::from(self.sets)) as usize);
-        if !self.shuffle {
-            return at as u32;
-        }
-        if self.epoch != Some(epoch) {
-            data::permutation(self.seed, epoch, self.sets, &mut self.permutation);
-            self.epoch = Some(epoch);
-        }
-        self.permutation[at]
     }
 }
 

@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use super::board::Board;
 use super::collect;
+use super::dump::Dump;
 use super::host::{HostSide, Known};
 use super::progress::{LaneProgress, Phase, Progress};
 use super::session::{Session, Shared};
 use super::slot::Ring;
 use super::{SAMPLE, Stop, Tally};
-use crate::device::Trace;
+use crate::device::{DeviceError, Trace};
 use crate::job::Job;
 use crate::plan::{Host, Plan};
 
@@ -22,10 +23,13 @@ pub(super) struct Lane<'a, 'b> {
     pub at: &'a LaneProgress,
     stop: &'a Progress,
     board: &'a Board<'b>,
+    /// Where failing rounds are written to.
+    dump: Option<&'a Dump>,
     pub tally: Tally,
 }
 
 impl<'a, 'b> Lane<'a, 'b> {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         job: &'a Job,
         plan: &'a Plan,
@@ -34,9 +38,10 @@ impl<'a, 'b> Lane<'a, 'b> {
         known: &'a Known,
         progress: &'a Progress,
         board: &'a Board<'b>,
+        dump: Option<&'a Dump>,
     ) -> Lane<'a, 'b> {
         let host = HostSide::new(job, plan, known);
-        Lane { job, plan, device, host, at: progress.lane(index), stop: progress, board, tally: Tally::new(job) }
+        Lane { job, plan, device, host, at: progress.lane(index), stop: progress, board, dump, tally: Tally::new(job) }
     }
 
     /// Sets the lane up, then runs the rounds that it is dealt until there are none.
@@ -61,7 +66,7 @@ impl<'a, 'b> Lane<'a, 'b> {
         self.at.enter(Phase::Idle, self.at.round());
     }
 
-    /// Rounds of round 0's inputs, after which everything is put back.
+    /// Rounds of the first round's inputs, after which everything is put back.
     fn warm_up(&mut self, session: &Session, ring: &mut Ring) -> Result<(), Stop> {
         session.start(self.device)?;
         for _ in 0..self.plan.rounds.warmup {
@@ -83,56 +88,62 @@ impl<'a, 'b> Lane<'a, 'b> {
         while let Some((rounds, tally)) = self.board.deal(explained) {
             self.at.begin(rounds.start);
             self.tally = tally;
-            let mut round = rounds.start;
-            let result = self.rounds(session, ring, &mut round, rounds.end);
+            let mut nth = rounds.start;
+            let result = self.rounds(session, ring, &mut nth, rounds.end);
             explained = self.tally.explained;
             let tally = std::mem::replace(&mut self.tally, Tally::empty());
             let failed = result.is_err();
-            self.board.merge(rounds, tally, result.err().map(|stop| (round, stop)));
+            self.board.merge(rounds, tally, result.err().map(|stop| (nth, stop)));
             if failed {
                 return;
             }
         }
     }
 
-    /// Runs rounds from `round` to `end`; after an error, `round` is the one that it is of.
-    fn rounds(&mut self, session: &Session, ring: &mut Ring, round: &mut u64, end: u64) -> Result<(), Stop> {
+    /// Runs the rounds from the `nth` on to `end`; after an error, `nth` is the one that it is of.
+    fn rounds(&mut self, session: &Session, ring: &mut Ring, nth: &mut u64, end: u64) -> Result<(), Stop> {
         let mut result = Ok(());
-        while result.is_ok() && *round < end && self.board.runs(*round) {
-            result = self.interrupted().and_then(|()| self.submit(session, ring, *round));
+        while result.is_ok() && *nth < end && self.board.runs(*nth) {
+            result = self.interrupted().and_then(|()| self.submit(session, ring, *nth));
             if result.is_ok() {
-                result = self.drain(session, ring, round, ring.len() - 1);
-                *round += u64::from(result.is_ok());
+                result = self.drain(session, ring, nth, ring.len() - 1);
+                *nth += u64::from(result.is_ok());
             }
         }
         // The rounds before get their verdicts, whatever made this one stop.
-        let mut at = *round;
+        let mut at = *nth;
         match (self.drain(session, ring, &mut at, 0), result) {
             (Ok(()), result) => result,
             // The lower round's error is the one that counts.
-            (Err(stop), Err(Stop::Device(also))) if at < *round => {
-                self.tally.salvage.errors.push(format!("round {round}: {also}"));
-                *round = at;
+            (Err(stop), Err(Stop::Device(also))) if at < *nth => {
+                self.also(*nth, &also);
+                *nth = at;
                 Err(stop)
             }
             (Err(Stop::Device(also)), Err(stop)) => {
-                self.tally.salvage.errors.push(format!("round {at}: {also}"));
+                self.also(at, &also);
                 Err(stop)
             }
             (Err(stop), _) => {
-                *round = at;
+                *nth = at;
                 Err(stop)
             }
         }
     }
 
-    /// Finishes rounds until so many are in flight. After an error, `round` is the one that it is of, and what is in flight
+    /// Notes an error that is not the one that counts.
+    fn also(&mut self, nth: u64, error: &DeviceError) {
+        let round = self.host.round(nth);
+        self.tally.salvage.errors.push(format!("round {round}: {error}"));
+    }
+
+    /// Finishes rounds until so many are in flight. After an error, `nth` is the one that it is of, and what is in flight
     /// behind it was looked at, though it does not count.
-    fn drain(&mut self, session: &Session, ring: &mut Ring, round: &mut u64, in_flight: usize) -> Result<(), Stop> {
+    fn drain(&mut self, session: &Session, ring: &mut Ring, nth: &mut u64, in_flight: usize) -> Result<(), Stop> {
         while ring.in_flight() > in_flight {
-            let oldest = ring.oldest().round;
+            let oldest = ring.oldest().nth;
             if let Err(stop) = self.finish_oldest(session, ring, true) {
-                *round = oldest;
+                *nth = oldest;
                 self.salvage(session, ring);
                 return Err(stop);
             }
@@ -145,16 +156,17 @@ impl<'a, 'b> Lane<'a, 'b> {
     }
 
     /// Whether a round's phases are timed.
-    fn timed(&self, round: u64) -> bool {
-        self.plan.schedule.host == Host::Pool || round % SAMPLE == SAMPLE - 1
+    fn timed(&self, nth: u64) -> bool {
+        self.plan.schedule.host == Host::Pool || nth % SAMPLE == SAMPLE - 1
     }
 
-    /// Fills a free slot for a round and submits it. After an error, the slot is free again.
-    pub fn submit(&mut self, session: &Session, ring: &mut Ring, round: u64) -> Result<(), Stop> {
+    /// Fills a free slot for the round that is run `nth` and submits it. After an error, the slot is free again.
+    pub fn submit(&mut self, session: &Session, ring: &mut Ring, nth: u64) -> Result<(), Stop> {
+        let round = self.host.round(nth);
         self.at.enter(Phase::Prepare, round);
-        let clock = self.timed(round).then(Instant::now);
+        let clock = self.timed(nth).then(Instant::now);
         let after = ring.last.filter(|_| session.carries);
-        let slot = ring.next(round);
+        let slot = ring.next(nth, round);
         let filled = slot.fill(self.job, self.plan, session, self.device, &mut self.host);
         let filled = filled.map(|()| clock.map(|c| c.elapsed().as_nanos() as u64));
         self.at.enter(Phase::Run, round);
@@ -178,8 +190,8 @@ impl<'a, 'b> Lane<'a, 'b> {
     /// Waits for the oldest round in flight and checks it.
     pub fn finish_oldest(&mut self, session: &Session, ring: &mut Ring, checked: bool) -> Result<(), Stop> {
         let slot = ring.oldest();
-        let round = slot.round;
-        let clock = self.timed(round).then(Instant::now);
+        let (nth, round) = (slot.nth, slot.round);
+        let clock = self.timed(nth).then(Instant::now);
         self.at.enter(Phase::Run, round);
         slot.wait(self.device)?;
         slot.take(session, self.device)?;
@@ -187,11 +199,16 @@ impl<'a, 'b> Lane<'a, 'b> {
         if checked {
             self.at.enter(Phase::Check, round);
             let bad = collect::check(self.job, self.plan, slot, &mut self.host, &mut self.tally);
+            if let (true, Some(dump)) = (bad, self.dump) {
+                let (at, told) = (self.at, self.tally.told);
+                dump.round(self.job, self.plan, slot, &mut self.host, &mut self.tally.failures[told..], || at.enter(Phase::Check, round));
+            }
+            self.host.advance();
             self.tally.run += 1;
             if bad {
                 self.failed(round);
             }
-            self.at.done(round + 1);
+            self.at.done(nth + 1);
             if let (Some(clock), Some(waited)) = (clock, waited) {
                 let times = &mut self.tally.times;
                 times.sampled += 1;

@@ -8,15 +8,18 @@ mod board;
 mod build;
 mod collect;
 mod compute;
+mod dump;
 mod explain;
 mod fresh;
 mod host;
+mod inputs;
 mod lane;
 mod progress;
 mod salvage;
 mod session;
 mod slot;
 
+use std::path::Path;
 use std::time::Instant;
 
 use crate::check::Census;
@@ -25,10 +28,12 @@ use crate::job::{Check, Job};
 use crate::plan::{Host, Plan};
 use crate::verdict::{CheckReport, Event, Failure, Kind, Report, Salvage, Times, Verdict};
 
+pub use inputs::{Inputs, InputsError, inputs};
 pub use progress::{LaneProgress, MOST_LANES, Phase, Progress};
 
 use board::{Board, Outcome};
 use build::Building;
+use dump::Dump;
 use host::Known;
 use lane::Lane;
 use session::Shared;
@@ -129,10 +134,19 @@ impl Tally {
 
 /// Runs a job as planned.
 ///
-/// `threads` is the size of the pool for host work. Device failures end the job with verdict `error`; the rounds
+/// `threads` is the size of the pool for host work; `dump`: a folder for the tensors of failing rounds. Device failures end the job with verdict `error`; the rounds
 /// before it keep theirs. The events are the only result.
-pub fn run(job: &Job, plan: &Plan, device: &mut Trace, threads: usize, progress: &Progress, events: &mut (dyn FnMut(Event) + Send)) {
-    let executor = Executor { job, plan, device, progress, events, started: Instant::now() };
+pub fn run(
+    job: &Job,
+    plan: &Plan,
+    device: &mut Trace,
+    threads: usize,
+    dump: Option<&Path>,
+    progress: &Progress,
+    events: &mut (dyn FnMut(Event) + Send),
+) {
+    let dump = dump.map(Dump::new);
+    let executor = Executor { job, plan, device, progress, dump, events, started: Instant::now() };
     if plan.schedule.host == Host::Inline {
         return executor.run();
     }
@@ -149,6 +163,7 @@ struct Executor<'a> {
     plan: &'a Plan,
     device: &'a mut Trace,
     progress: &'a Progress,
+    dump: Option<Dump>,
     events: &'a mut (dyn FnMut(Event) + Send),
     started: Instant,
 }
@@ -169,19 +184,22 @@ impl From<DeviceError> for Stop {
 impl Executor<'_> {
     fn run(self) {
         let (caps, name) = (self.device.caps().clone(), self.job.name.clone());
-        (self.events)(Event::Planned { job: name, device: caps.name.clone(), driver: caps.driver.clone(), rounds: self.job.rounds.count });
+        (self.events)(Event::Planned { job: name, device: caps.name.clone(), driver: caps.driver.clone(), rounds: self.plan.rounds.count });
         let board = Board::new(self.job, self.plan, self.progress, self.events);
-        if let Err(stop) = all_rounds(self.job, self.plan, self.device, self.progress, &board) {
+        if let Err(stop) = all_rounds(self.job, self.plan, self.device, self.progress, &board, self.dump.as_ref()) {
             board.not_ready(stop);
         }
         let (outcome, events) = board.end();
+        if let Some(dump) = &self.dump {
+            dump.keep(&outcome.tally.failures);
+        }
         // Waits for what is in flight, then frees everything: allocations equal frees whatever happened.
         let freed = self.device.reset();
         let Outcome { tally, stop, begun, total, setup_counts } = outcome;
         let (mut verdict, mut reason) = match &stop {
-            None => (verdict(self.job, &tally), None),
+            None => (verdict(self.job, self.plan.rounds.count, &tally), None),
             Some(Stop::Interrupted) => {
-                (Verdict::Interrupted, Some(format!("stopped after {} of {} rounds", tally.run, self.job.rounds.count)))
+                (Verdict::Interrupted, Some(format!("stopped after {} of {} rounds", tally.run, self.plan.rounds.count)))
             }
             Some(Stop::Device(error)) => (Verdict::Error, Some(told(error))),
         };
@@ -210,7 +228,8 @@ impl Executor<'_> {
             backend: caps.backend.to_string(),
             trust: self.plan.trust,
             seed: self.job.rounds.seed,
-            rounds: self.job.rounds.count,
+            rounds: self.plan.rounds.count,
+            not_selected: self.plan.rounds.left_out,
             run: tally.run,
             checked: tally.checked,
             failed_rounds: tally.failed_rounds,
@@ -227,7 +246,7 @@ impl Executor<'_> {
     }
 }
 
-fn verdict(job: &Job, tally: &Tally) -> Verdict {
+fn verdict(job: &Job, rounds: u64, tally: &Tally) -> Verdict {
     if tally.failed_rounds > 0 {
         // Expectations that have no value say nothing of the kernels.
         let unknown = !tally.failures.is_empty() && tally.failures.iter().all(|f| f.kind == Kind::Evaluation);
@@ -237,25 +256,25 @@ fn verdict(job: &Job, tally: &Tally) -> Verdict {
         return Verdict::Unchecked;
     }
     // Nothing run, or a round without its checks, is never a pass.
-    let whole = tally.run == job.rounds.count && tally.checked == tally.run && tally.run > 0;
+    let whole = tally.run == rounds && tally.checked == tally.run && tally.run > 0;
     let counted = tally.checks.iter().all(|c| c.rounds == tally.run && c.elements > 0);
     if whole && counted { Verdict::Pass } else { Verdict::Error }
 }
 
 /// Sets up, and runs all rounds in as many lanes as planned. *Errors*: of what is set up for all lanes.
-fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, board: &Board<'_>) -> Result<(), Stop> {
+fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, board: &Board<'_>, dump: Option<&Dump>) -> Result<(), Stop> {
     progress.work_in(plan.schedule.lanes as usize);
     let mut kernels = Building::start(job, device);
     progress.enter(Phase::Setup, 0);
-    let known = Known::new(job, plan, progress);
+    let known = Known::new(job, plan.schedule.host == Host::Pool, progress);
     if plan.fresh {
         kernels.load(job, device, progress)?;
-        fresh::rounds(job, plan, device, &mut kernels, &known, progress, board);
+        fresh::rounds(job, plan, device, &mut kernels, &known, progress, board, dump);
         return Ok(());
     }
     let shared = Shared::open(job, plan, device, &mut kernels, &known, progress)?;
     if plan.schedule.lanes <= 1 {
-        Lane::new(job, plan, device, 0, &known, progress, board).run(&shared);
+        Lane::new(job, plan, device, 0, &known, progress, board, dump).run(&shared);
         return Ok(());
     }
     board.set_up(device.counts());
@@ -265,7 +284,7 @@ fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, b
             let (known, shared) = (&known, &shared);
             let lane = move || {
                 progress::work_for(index);
-                Lane::new(job, plan, device, index, known, progress, board).run(shared);
+                Lane::new(job, plan, device, index, known, progress, board, dump).run(shared);
             };
             if let Err(error) = std::thread::Builder::new().name(format!("lane {index}")).spawn_scoped(scope, lane) {
                 board.not_ready(Stop::Device(DeviceError::Failed { node: None, call: "lane", message: format!("no thread: {error}") }));

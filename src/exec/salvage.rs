@@ -31,6 +31,7 @@ impl Lane<'_, '_> {
             if first || !session.carries {
                 let mut apart = Tally::new(self.job);
                 collect::check(self.job, self.plan, slot, &mut self.host, &mut apart);
+                self.host.advance();
                 self.tally.salvage.checks.extend(self.job.checks.iter().zip(&apart.checks).map(|(check, found)| {
                     let failure = apart.failures.iter().find(|f| f.check.as_ref() == Some(&check.text));
                     let problem = match failure {

@@ -11,6 +11,8 @@ use crate::plan::{Plan, Trust, poison_of};
 pub(super) struct Slot {
     pub index: usize,
     pub round: u64,
+    /// The place of the round among those that are run.
+    pub nth: u64,
     pub set: u32,
     pub mode: usize,
     point: Option<Point>,
@@ -59,6 +61,7 @@ impl Slot {
         Slot {
             index,
             round: 0,
+            nth: 0,
             set: 0,
             mode: 0,
             point: None,
@@ -99,7 +102,7 @@ impl Slot {
     /// Writes the round's inputs and variables.
     pub fn fill(&mut self, job: &Job, plan: &Plan, session: &Session, device: &mut dyn Device, host: &mut HostSide) -> Result<(), Stop> {
         self.set = host.set(self.round);
-        self.mode = plan.mode(self.round);
+        self.mode = plan.mode(self.nth);
         let failed = |message: String| Stop::Device(DeviceError::Failed { node: None, call: "fill", message });
         for at in 0..self.to_fill.len() {
             let memory = self.to_fill[at];
@@ -203,12 +206,12 @@ impl Ring {
     }
 
     /// A free slot, now taken by a round.
-    pub fn next(&mut self, round: u64) -> &mut Slot {
+    pub fn next(&mut self, nth: u64, round: u64) -> &mut Slot {
         let at = self.next;
         self.next = (at + 1) % self.slots.len();
         self.in_flight += 1;
         let slot = &mut self.slots[at];
-        slot.round = round;
+        (slot.nth, slot.round) = (nth, round);
         slot
     }
 

@@ -9,6 +9,7 @@ mod launch;
 mod loose;
 mod names;
 mod places;
+mod select;
 mod sets;
 mod source;
 mod steps;
@@ -33,6 +34,10 @@ use crate::spec::{Backend, Loaded, Order};
 use crate::tensor::{Access, Dtype, Number, RangeError, Shape};
 
 pub use names::MOST_ROUNDS;
+pub use select::SetOrder;
+
+/// Code of the diagnostic that says that `--only` leaves nothing to run.
+pub const NOTHING_SELECTED: &str = "nothing-selected";
 
 /// A runnable job: everything the planner and the executor need, and nothing of the spec's text.
 #[derive(Clone, Debug)]
@@ -56,6 +61,8 @@ pub struct Job {
     pub vars: Vec<Var>,
     /// Names of the sets; empty where the spec has none.
     pub sets: Vec<String>,
+    /// Ids of the sets whose rounds are run, ascending; empty where all rounds are.
+    pub only: Vec<u32>,
     pub rounds: Rounds,
     pub checks: Vec<Check>,
     pub limits: Limits,
@@ -247,6 +254,8 @@ pub struct Overrides {
     pub dims: Vec<(String, i64)>,
     pub rounds: Option<u64>,
     pub seed: Option<u64>,
+    /// Names of the sets whose rounds are run, with `*` for any characters; empty where all rounds are.
+    pub only: Vec<String>,
     /// Which of the spec's jobs, counted from 0.
     #[serde(default)]
     pub point: usize,

@@ -149,6 +149,7 @@ impl<'a> Resolver<'a> {
         self.flow(&tensors, &lowered);
         self.unused(&tensors, &kernels, &lowered);
         self.header();
+        let only = self.only(rounds);
         let clean = self.problems.borrow().iter().all(|d| d.severity < crate::diag::Severity::Error);
         if !clean || !self.loaded.diagnostics.iter().all(|d| d.severity < crate::diag::Severity::Error) {
             return None;
@@ -173,6 +174,7 @@ impl<'a> Resolver<'a> {
             origins: lowered.origins,
             vars: lowered.vars,
             sets: self.set_names(),
+            only,
             rounds: rounds?,
             checks,
             limits: self.limits(),

@@ -38,7 +38,7 @@ impl Point {
 
 impl Resolver<'_> {
     /// The jobs of the spec: one for all sets without dims of their own, and one for each distinct choice of dims.
-    /// A spec without sets is one job.
+    /// A spec without sets is one job. Where `--only` chooses sets, jobs without any of them are none.
     pub(super) fn points(&self) -> Vec<Point> {
         let mut points: Vec<Point> = Vec::new();
         for row in self.all_rows() {
@@ -47,13 +47,17 @@ impl Resolver<'_> {
                 None => points.push(Point { dims: row.dims.clone(), rows: vec![row] }),
             }
         }
+        let chosen = |point: &Point| point.rows.iter().any(|row| self.is_chosen(&row.name));
+        if points.iter().any(chosen) {
+            points.retain(chosen);
+        }
         if points.is_empty() {
             points.push(Point::default());
         }
         points
     }
 
-    fn all_rows(&self) -> Vec<Row> {
+    pub(super) fn all_rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         for (index, set) in self.spec.sets.iter().enumerate() {
             let at = Place::root().to("sets").to(index);

@@ -195,7 +195,7 @@ impl Draft<'_> {
             host_bytes: cost.round_upload + cost.round_download,
             device_bytes: moved,
             widest: widest.max().unwrap_or(1),
-            rounds: job.rounds.count,
+            rounds: job.runs(),
             alone: self.alone(options),
         };
         let schedule = self.schedule(options, &load)?;
@@ -233,7 +233,12 @@ impl Draft<'_> {
             zones: self.zones,
             fills: self.fills,
             reads: self.reads,
-            rounds: Rounds { count: job.rounds.count, warmup: job.rounds.warmup, order: job.rounds.order },
+            rounds: Rounds {
+                count: job.runs(),
+                left_out: job.rounds.count - job.runs(),
+                warmup: job.rounds.warmup,
+                order: job.rounds.order,
+            },
             cost,
             tensors: self.tensors,
             memories: self.memories,

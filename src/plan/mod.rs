@@ -64,7 +64,10 @@ pub struct Plan {
 /// Which rounds there are, and how they go through the sets.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Rounds {
+    /// Those that are run.
     pub count: u64,
+    /// Those that are not, because their sets were not chosen.
+    pub left_out: u64,
     pub warmup: u64,
     pub order: Order,
 }
@@ -189,13 +192,13 @@ impl Plan {
         reads + self.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near) && z.at != z.read).count()
     }
 
-    /// Index into `modes` for a round: the same for any number of lanes and slots. The first three and the last are in
-    /// full, as are every 64th and three of 256, as lanes take so many at a time.
-    pub fn mode(&self, round: u64) -> usize {
+    /// Index into `modes` for the round that is run `nth`: the same for any number of lanes and slots. The first three and
+    /// the last are in full, as are every 64th and three of 256, as lanes take so many at a time.
+    pub fn mode(&self, nth: u64) -> usize {
         if self.modes.len() == 1 {
             return 0;
         }
-        let full = round % 256 < 3 || round + 1 >= self.rounds.count || round % 64 == 63;
-        if full { 0 } else { 1 + (round % (self.modes.len() as u64 - 1)) as usize }
+        let full = nth % 256 < 3 || nth + 1 >= self.rounds.count || nth % 64 == 63;
+        if full { 0 } else { 1 + (nth % (self.modes.len() as u64 - 1)) as usize }
     }
 }

@@ -68,6 +68,10 @@ pub fn summary(plan: &Plan) -> String {
         count(plan.schedule.slots.into(), "slot"),
         plan.schedule.reason,
     );
+    if plan.rounds.left_out > 0 {
+        let all = plan.rounds.count + plan.rounds.left_out;
+        let _ = writeln!(out, "rounds    {} of {all}: those of the sets that --only names", plan.rounds.count);
+    }
     out
 }
 

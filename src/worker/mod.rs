@@ -39,6 +39,8 @@ pub struct Request {
     pub contract: bool,
     /// Run everything as late and in as odd an order as is allowed, by this seed: slow, for tests.
     pub chaos: Option<u64>,
+    /// A folder for the tensors of failing rounds.
+    pub dump: Option<PathBuf>,
     /// Diagnostics with terminal colours.
     pub coloured: bool,
 }
@@ -57,6 +59,7 @@ impl Request {
             threads: None,
             contract: false,
             chaos: None,
+            dump: None,
             coloured: false,
         }
     }
@@ -111,6 +114,8 @@ pub enum Message {
         text: String,
         errors: usize,
         warnings: usize,
+        /// The only errors are that nothing is selected.
+        unselected: bool,
     },
     /// Resolved and planned: the limits hold from here.
     Job {
@@ -120,6 +125,10 @@ pub enum Message {
         kernels: Vec<String>,
         xfail: Option<String>,
         deadlines: Deadlines,
+        /// Number of the first round that is run.
+        first: u64,
+        /// Rounds that are not run, because their sets were not selected.
+        not_selected: u64,
     },
     Event(Event),
     /// The job could not be started, for a reason that is neither the spec's nor a kernel's.
@@ -134,6 +143,8 @@ pub struct Resolved {
     pub text: String,
     pub errors: usize,
     pub warnings: usize,
+    /// The only errors are that nothing is selected.
+    pub unselected: bool,
 }
 
 /// Reads and resolves a spec. *Errors*: only what keeps its text from being read.
@@ -155,7 +166,9 @@ pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
     let style = if request.coloured { Style::Coloured } else { Style::Plain };
     let count = |severity| diagnostics.iter().filter(|d| d.severity == severity).count();
     let text = diagnostics.iter().map(|d| diag::render(&loaded.source, d, style) + "\n").collect::<Vec<_>>().join("\n");
-    Ok(Resolved { job, text, errors: count(Severity::Error), warnings: count(Severity::Warning) })
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let unselected = errors > 0 && errors == diagnostics.iter().filter(|d| d.code == job::NOTHING_SELECTED).count();
+    Ok(Resolved { job, text, errors, warnings, unselected })
 }
 
 /// Opens the device of a request, whose lanes say in `progress` where they are.
@@ -173,14 +186,27 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
     progress.enter(Phase::Plan, 0);
     let resolved = match resolve(request) {
         Ok(resolved) => resolved,
-        Err(error) => return send(Message::Diagnostics { text: format!("error: {error}\n"), errors: 1, warnings: 0 }),
+        Err(error) => return send(Message::Diagnostics { text: format!("error: {error}\n"), errors: 1, warnings: 0, unselected: false }),
     };
     if !resolved.text.is_empty() {
-        send(Message::Diagnostics { text: resolved.text, errors: resolved.errors, warnings: resolved.warnings });
+        send(Message::Diagnostics {
+            text: resolved.text,
+            errors: resolved.errors,
+            warnings: resolved.warnings,
+            unselected: resolved.unselected,
+        });
     }
     let Some(job) = resolved.job else { return };
     let kernels = job.kernels.iter().map(|k| k.name.clone()).collect();
-    send(Message::Job { name: job.name.clone(), jobs: job.jobs, kernels, xfail: job.xfail.clone(), deadlines: Deadlines::of(&job) });
+    send(Message::Job {
+        name: job.name.clone(),
+        jobs: job.jobs,
+        kernels,
+        xfail: job.xfail.clone(),
+        deadlines: Deadlines::of(&job),
+        first: job::SetOrder::new(&job).round(0),
+        not_selected: job.rounds.count - job.runs(),
+    });
     let mut device = match open(request, Some(progress)) {
         Ok(device) => device,
         Err(error) => return send(Message::Refused { message: error.to_string() }),
@@ -190,7 +216,12 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
         Err(error) => return send(Message::Event(Event::Done(Box::new(unplanned(&job, device.caps(), request, &error.to_string()))))),
     };
     let threads = request.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-    exec::run(&job, &plan, &mut device, threads, progress, &mut |event| send(Message::Event(event)));
+    // Jobs of one spec have rounds of the same numbers.
+    let dump = request
+        .dump
+        .as_ref()
+        .map(|folder| if job.jobs > 1 { folder.join(format!("job-{}", request.overrides.point)) } else { folder.clone() });
+    exec::run(&job, &plan, &mut device, threads, dump.as_deref(), progress, &mut |event| send(Message::Event(event)));
 }
 
 /// The step that a lane's device was at, in words: from the page of a worker that is gone, and the plan made again.
@@ -199,7 +230,7 @@ fn where_of(request: &Request, lane: &LaneProgress) -> Option<String> {
     let job = resolve(request).ok()?.job?;
     let device = open(request, None).ok()?;
     let plan = plan::build(&job, device.caps(), &request.plan_options()).ok()?;
-    let mode = plan.mode(lane.round());
+    let mode = plan.mode(job::SetOrder::new(&job).runs_below(lane.round()));
     let nodes = plan.graphs.get(plan.graph(0, mode))?;
     let before = nodes.len().checked_sub(plan.trailing(mode) + job.steps.len())?;
     let index = (lane.node.load(Ordering::Relaxed) as usize).checked_sub(before)?;
@@ -229,7 +260,8 @@ fn unplanned(job: &Job, caps: &Caps, request: &Request, message: &str) -> Report
         driver: caps.driver.clone(),
         trust: request.trust,
         seed: job.rounds.seed,
-        rounds: job.rounds.count,
+        rounds: job.runs(),
+        not_selected: job.rounds.count - job.runs(),
         summary: job.summary.clone(),
         ..Report::empty(&job.name, crate::verdict::Verdict::Error)
     }

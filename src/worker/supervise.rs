@@ -39,6 +39,8 @@ pub trait Watcher {
 pub enum Outcome {
     /// The spec is wrong; the diagnostics say how.
     Invalid { diagnostics: String },
+    /// There is nothing to run: no round has a set that was selected.
+    Unselected { diagnostics: String },
     /// The job ended, well or not; warnings may have been found. The spec has so many jobs.
     Ended { diagnostics: String, report: Box<Report>, jobs: usize },
 }
@@ -134,6 +136,9 @@ struct Said {
     device: String,
     driver: String,
     rounds: u64,
+    first: u64,
+    not_selected: u64,
+    unselected: bool,
     failures: Vec<Failure>,
     report: Option<Box<Report>>,
     refused: Option<String>,
@@ -222,12 +227,14 @@ impl Watch {
     fn hear(&mut self, message: Message) {
         let said = &mut self.said;
         match message {
-            Message::Diagnostics { text, errors, .. } => {
+            Message::Diagnostics { text, errors, unselected, .. } => {
+                said.unselected |= unselected;
                 said.diagnostics.push_str(&text);
                 said.errors += errors;
             }
-            Message::Job { name, jobs, kernels, xfail, deadlines } => {
+            Message::Job { name, jobs, kernels, xfail, deadlines, first, not_selected } => {
                 (said.job, said.jobs, said.kernels, said.xfail) = (Some(name), jobs, kernels, xfail);
+                (said.first, said.not_selected) = (first, not_selected);
                 self.deadlines = deadlines;
             }
             Message::Event(Event::Planned { device, driver, rounds, .. }) => {
@@ -249,6 +256,9 @@ fn end(child: &mut Child) {
 impl Said {
     fn outcome(self, spec: &str, request: &Request, progress: &Progress, end: End, late: Option<Late>, output: String) -> Outcome {
         let diagnostics = self.diagnostics;
+        if self.unselected {
+            return Outcome::Unselected { diagnostics };
+        }
         if self.errors > 0 {
             return Outcome::Invalid { diagnostics };
         }
@@ -279,8 +289,8 @@ impl Said {
                 let kernel = self.kernels.get(progress.kernel() as usize).map_or("a kernel", String::as_str);
                 format!("while compiling and loading `{kernel}`")
             }
-            Phase::Prepare | Phase::Run | Phase::Check if verified == 0 && round == 0 => {
-                format!("in round 0 or its warm-up, while {}", phase.name())
+            Phase::Prepare | Phase::Run | Phase::Check if verified == 0 && round == self.first => {
+                format!("in round {round} or its warm-up, while {}", phase.name())
             }
             Phase::Run if unsure => {
                 let mut rounds: Vec<u64> = running.iter().map(|lane| lane.round()).collect();
@@ -343,6 +353,7 @@ impl Said {
                 driver: self.driver,
                 trust: request.trust,
                 rounds: self.rounds,
+                not_selected: self.not_selected,
                 run: verified,
                 checked: verified,
                 failed_rounds,

@@ -3,8 +3,10 @@
 mod arrows;
 mod bad;
 mod cli;
+mod commands;
 mod executor;
 mod planner;
 mod schema;
+mod selection;
 mod vectors;
 mod verdicts;

@@ -97,7 +97,7 @@ pub fn run_on(job: &Job, mode: &Mode, device: Box<dyn Device>, progress: &Progre
     let plan = mode.plan(job, device.as_ref());
     let mut device = Trace::new(device, TraceOptions { log: false, contract: mode.contract });
     let (mut report, mut failed, mut planned) = (None, Vec::new(), 0);
-    exec::run(job, &plan, &mut device, mode.threads, progress, &mut |event| match event {
+    exec::run(job, &plan, &mut device, mode.threads, None, progress, &mut |event| match event {
         Event::Planned { .. } => planned += 1,
         Event::Failed(failure) => failed.push(*failure),
         Event::Done(done) => assert!(report.replace(*done).is_none(), "the end is told once"),

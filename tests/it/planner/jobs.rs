@@ -220,6 +220,7 @@ pub fn job(tensors: Vec<Tensor>, kernels: Vec<KernelSource>, steps: Vec<Action>,
         origins: vec![Origin { place: Place::root(), label: "step".into(), loops: Vec::new() }],
         vars: Vec::new(),
         sets: (0..sets).map(|s| format!("s{s}")).collect(),
+        only: Vec::new(),
         rounds: Rounds { count: rounds, warmup: 0, seed: 7, order: Order::Cycle },
         checks,
         limits: Limits {
