@@ -115,10 +115,13 @@ pub(super) enum Function {
     Matmul,
     Transpose,
     Index,
+    /// The contents of a tensor at the end of the round.
+    After,
 }
 
-const FUNCTIONS: [(&str, Function); 39] = [
+const FUNCTIONS: [(&str, Function); 40] = [
     ("abs", Function::Unary(Unary::Abs)),
+    ("after", Function::After),
     ("all", Function::Reduce(Fold::All)),
     ("any", Function::Reduce(Fold::Any)),
     ("cdiv", Function::Binary(Binary::Cdiv)),

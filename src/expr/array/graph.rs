@@ -21,6 +21,8 @@ pub(super) enum Op {
     Tensor {
         id: usize,
         dtype: Dtype,
+        /// At the end of the round, not at its start.
+        after: bool,
     },
     Index(usize),
     Unary(Unary, Class, NodeId),
@@ -77,7 +79,7 @@ impl<'a> Graph<'a> {
         match &expr.kind {
             ExprKind::Number(number) => self.number(*number, span),
             ExprKind::Bool(value) => self.add(span, Op::Int((*value).into()), Vec::new(), Kind::Bool),
-            ExprKind::Name(name) => self.name(name, span),
+            ExprKind::Name(name) => self.name(name, false, span),
             ExprKind::Unary(op, operand) => {
                 let operand = self.build(operand)?;
                 self.unary(span, *op, operand)
@@ -101,8 +103,8 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn name(&mut self, name: &str, span: &Span) -> Result<NodeId, TextError> {
-        match look_up(self.scope, name, span)? {
+    fn name(&mut self, name: &str, after: bool, span: &Span) -> Result<NodeId, TextError> {
+        match look_up(self.scope, name, after, span)? {
             Name::Number(number) => self.number(number, span),
             Name::Round => self.add(span, Op::Round, Vec::new(), Kind::Int),
             Name::Tensor { id, dtype, shape } => {
@@ -112,7 +114,7 @@ impl<'a> Graph<'a> {
                     _ => Kind::Int,
                 };
                 let dims = shape.dims().to_vec();
-                self.add(span, Op::Tensor { id, dtype }, dims, kind)
+                self.add(span, Op::Tensor { id, dtype, after }, dims, kind)
             }
             Name::Refused(why) => Err(TextError::new(span.clone(), why)),
         }
@@ -161,9 +163,6 @@ impl<'a> Graph<'a> {
     }
 
     fn call(&mut self, name: &str, name_span: &Span, args: &[Expr], axis: Option<&Expr>, span: &Span) -> Result<NodeId, TextError> {
-        if name == "after" {
-            return self.after(name_span, args, span);
-        }
         let found = function(name, name_span)?;
         let reduces = matches!((found, args), (Function::Reduce(_), _) | (Function::Extreme(..), [_]));
         if let Some(axis) = axis
@@ -172,7 +171,7 @@ impl<'a> Graph<'a> {
             return Err(TextError::new(axis.span.clone(), format!("`{name}` has no axis")));
         }
         let wanted = match found {
-            Function::Unary(_) | Function::Transpose | Function::Index | Function::Reduce(_) => 1,
+            Function::Unary(_) | Function::Transpose | Function::Index | Function::After | Function::Reduce(_) => 1,
             Function::Binary(_) | Function::Matmul => 2,
             Function::Where | Function::Clamp => 3,
             Function::Extreme(..) => args.len().max(1),
@@ -186,8 +185,10 @@ impl<'a> Graph<'a> {
                 format!("`{name}` has {} arguments, the most are {}", args.len(), crate::expr::MAX_NESTING),
             ));
         }
-        if found == Function::Index {
-            return self.index_of(args, span);
+        match found {
+            Function::Index => return self.index_of(args, span),
+            Function::After => return self.after(args),
+            _ => {}
         }
         let mut nodes = Vec::with_capacity(args.len());
         for arg in args {
@@ -221,18 +222,39 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// `after(y)`: the scope knows it under that very name.
-    fn after(&mut self, name_span: &Span, args: &[Expr], span: &Span) -> Result<NodeId, TextError> {
-        let [Expr { kind: ExprKind::Name(tensor), .. }] = args else {
-            return Err(TextError::new(span.clone(), "`after` takes one tensor's name").help("write `after(y)`"));
+    /// `after(y)`: the name is looked up as it is written; other expressions have no end of the round.
+    fn after(&mut self, args: &[Expr]) -> Result<NodeId, TextError> {
+        let arg = &args[0];
+        let ExprKind::Name(name) = &arg.kind else {
+            let error = TextError::new(arg.span.clone(), "`after` takes the name of a tensor");
+            return Err(match &arg.kind {
+                ExprKind::Index { .. } => error.help("write `after(y)[i]`"),
+                _ => error.help("write `after(y)`, and the operations around it"),
+            });
         };
-        let whole = format!("after({tensor})");
-        if self.scope.get(&whole).is_none() {
-            // An unknown tensor is the better message of the two.
-            look_up(self.scope, tensor, &args[0].span)?;
-            return Err(TextError::new(name_span.clone(), format!("`{whole}` may not stand here")).help("`after` belongs to `holds`"));
+        if !matches!(look_up(self.scope, name, true, &arg.span)?, Name::Tensor { .. }) {
+            return Err(TextError::new(arg.span.clone(), format!("`{name}` is not a tensor: it has no contents at the end of a round")));
         }
-        self.name(&whole, span)
+        self.name(name, true, &arg.span)
+    }
+
+    /// The node as one truth value for each element of `target`, or as the only one where `target` has no dimensions.
+    pub fn condition(&mut self, node: NodeId, span: &Span) -> Result<NodeId, TextError> {
+        let Node { kind, shape, .. } = self.nodes[node].clone();
+        if kind != Kind::Bool {
+            let what = if kind == Kind::Float { "floats" } else { "integers" };
+            return Err(TextError::new(span.clone(), format!("this place takes what is true or false, the expression gives {what}"))
+                .help("compare: `x != 0`"));
+        }
+        if !self.target.dims().is_empty() || shape.is_empty() {
+            return Ok(node);
+        }
+        if shape.iter().product::<u64>() != 1 {
+            return Err(TextError::new(span.clone(), format!("this place takes one truth value, the expression has shape {shape:?}"))
+                .help("write `all(...)` or `any(...)` around it"));
+        }
+        let dims = shape.iter().map(|_| Dim { offset: 0, axis: None }).collect();
+        self.view(span, node, dims, Vec::new())
     }
 
     fn index_of(&mut self, args: &[Expr], span: &Span) -> Result<NodeId, TextError> {

@@ -12,6 +12,7 @@ pub(super) enum Source {
     Tensor {
         id: usize,
         dtype: Dtype,
+        after: bool,
     },
     /// A buffer of the scratch.
     Buffer(usize),
@@ -65,7 +66,7 @@ impl Leaf {
     #[inline(always)]
     pub fn raw<'a>(&self, start: u64, inputs: &'a dyn Inputs) -> (&'a [u8], usize) {
         let bytes = match self.source {
-            Source::Tensor { id, .. } => inputs.bytes(id),
+            Source::Tensor { id, after, .. } => bytes_of(inputs, id, after),
             Source::Buffer(_) | Source::Iota => &[],
         };
         (bytes, (self.offset + start) as usize)
@@ -95,8 +96,8 @@ impl Leaf {
     pub fn load_float(&self, dst: &mut [f64], start: u64, inputs: &dyn Inputs, buffers: &[Buffer]) {
         let len = dst.len();
         macro_rules! bytes {
-            ($id:expr, $convert:expr) => {{
-                let bytes = inputs.bytes($id);
+            ($bytes:expr, $convert:expr) => {{
+                let bytes = $bytes;
                 for run in self.runs(start, len) {
                     from_bytes(&mut dst[run.at..run.at + run.count], bytes, run.position, run.stride, $convert);
                 }
@@ -110,20 +111,20 @@ impl Leaf {
             }};
         }
         match self.source {
-            Source::Tensor { id, dtype } => match dtype {
-                Dtype::F64 => bytes!(id, f64::from_le_bytes),
-                Dtype::F32 => bytes!(id, |b| f64::from(f32::from_le_bytes(b))),
-                Dtype::F16 => bytes!(id, |b| f64::from(Narrow::F16.to_f32(u16::from_le_bytes(b)))),
-                Dtype::Bf16 => bytes!(id, |b| f64::from(Narrow::Bf16.to_f32(u16::from_le_bytes(b)))),
-                Dtype::I64 => bytes!(id, |b| i64::from_le_bytes(b) as f64),
-                Dtype::I32 => bytes!(id, |b| f64::from(i32::from_le_bytes(b))),
-                Dtype::I16 => bytes!(id, |b| f64::from(i16::from_le_bytes(b))),
-                Dtype::I8 => bytes!(id, |b| f64::from(i8::from_le_bytes(b))),
-                Dtype::U64 => bytes!(id, |b| u64::from_le_bytes(b) as f64),
-                Dtype::U32 => bytes!(id, |b| f64::from(u32::from_le_bytes(b))),
-                Dtype::U16 => bytes!(id, |b| f64::from(u16::from_le_bytes(b))),
-                Dtype::U8 => bytes!(id, |b| f64::from(u8::from_le_bytes(b))),
-                Dtype::Bool => bytes!(id, |b| f64::from(u8::from(u8::from_le_bytes(b) != 0))),
+            Source::Tensor { id, dtype, after } => match dtype {
+                Dtype::F64 => bytes!(bytes_of(inputs, id, after), f64::from_le_bytes),
+                Dtype::F32 => bytes!(bytes_of(inputs, id, after), |b| f64::from(f32::from_le_bytes(b))),
+                Dtype::F16 => bytes!(bytes_of(inputs, id, after), |b| f64::from(Narrow::F16.to_f32(u16::from_le_bytes(b)))),
+                Dtype::Bf16 => bytes!(bytes_of(inputs, id, after), |b| f64::from(Narrow::Bf16.to_f32(u16::from_le_bytes(b)))),
+                Dtype::I64 => bytes!(bytes_of(inputs, id, after), |b| i64::from_le_bytes(b) as f64),
+                Dtype::I32 => bytes!(bytes_of(inputs, id, after), |b| f64::from(i32::from_le_bytes(b))),
+                Dtype::I16 => bytes!(bytes_of(inputs, id, after), |b| f64::from(i16::from_le_bytes(b))),
+                Dtype::I8 => bytes!(bytes_of(inputs, id, after), |b| f64::from(i8::from_le_bytes(b))),
+                Dtype::U64 => bytes!(bytes_of(inputs, id, after), |b| u64::from_le_bytes(b) as f64),
+                Dtype::U32 => bytes!(bytes_of(inputs, id, after), |b| f64::from(u32::from_le_bytes(b))),
+                Dtype::U16 => bytes!(bytes_of(inputs, id, after), |b| f64::from(u16::from_le_bytes(b))),
+                Dtype::U8 => bytes!(bytes_of(inputs, id, after), |b| f64::from(u8::from_le_bytes(b))),
+                Dtype::Bool => bytes!(bytes_of(inputs, id, after), |b| f64::from(u8::from(u8::from_le_bytes(b) != 0))),
             },
             Source::Buffer(buffer) => match &buffers[buffer] {
                 Buffer::Float(values) => values!(values, |x| x),
@@ -144,8 +145,8 @@ impl Leaf {
     pub fn load_int(&self, dst: &mut [i128], start: u64, inputs: &dyn Inputs, buffers: &[Buffer]) {
         let len = dst.len();
         macro_rules! bytes {
-            ($id:expr, $convert:expr) => {{
-                let bytes = inputs.bytes($id);
+            ($bytes:expr, $convert:expr) => {{
+                let bytes = $bytes;
                 for run in self.runs(start, len) {
                     from_bytes(&mut dst[run.at..run.at + run.count], bytes, run.position, run.stride, $convert);
                 }
@@ -159,17 +160,19 @@ impl Leaf {
             }};
         }
         match self.source {
-            Source::Tensor { id, dtype } => match dtype {
-                Dtype::I64 => bytes!(id, |b| i64::from_le_bytes(b).into()),
-                Dtype::I32 => bytes!(id, |b| i32::from_le_bytes(b).into()),
-                Dtype::I16 => bytes!(id, |b| i16::from_le_bytes(b).into()),
-                Dtype::I8 => bytes!(id, |b| i8::from_le_bytes(b).into()),
-                Dtype::U64 => bytes!(id, |b| u64::from_le_bytes(b).into()),
-                Dtype::U32 => bytes!(id, |b| u32::from_le_bytes(b).into()),
-                Dtype::U16 => bytes!(id, |b| u16::from_le_bytes(b).into()),
-                Dtype::Bool => bytes!(id, |b| i128::from(u8::from_le_bytes(b) != 0)),
+            Source::Tensor { id, dtype, after } => match dtype {
+                Dtype::I64 => bytes!(bytes_of(inputs, id, after), |b| i64::from_le_bytes(b).into()),
+                Dtype::I32 => bytes!(bytes_of(inputs, id, after), |b| i32::from_le_bytes(b).into()),
+                Dtype::I16 => bytes!(bytes_of(inputs, id, after), |b| i16::from_le_bytes(b).into()),
+                Dtype::I8 => bytes!(bytes_of(inputs, id, after), |b| i8::from_le_bytes(b).into()),
+                Dtype::U64 => bytes!(bytes_of(inputs, id, after), |b| u64::from_le_bytes(b).into()),
+                Dtype::U32 => bytes!(bytes_of(inputs, id, after), |b| u32::from_le_bytes(b).into()),
+                Dtype::U16 => bytes!(bytes_of(inputs, id, after), |b| u16::from_le_bytes(b).into()),
+                Dtype::Bool => bytes!(bytes_of(inputs, id, after), |b| i128::from(u8::from_le_bytes(b) != 0)),
                 // Float tensors are loaded as floats.
-                Dtype::U8 | Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16 => bytes!(id, |b| u8::from_le_bytes(b).into()),
+                Dtype::U8 | Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
+                    bytes!(bytes_of(inputs, id, after), |b| u8::from_le_bytes(b).into())
+                }
             },
             Source::Buffer(buffer) => match &buffers[buffer] {
                 Buffer::Float(values) => values!(values, |x| i128::from(x as i64)),
@@ -188,6 +191,11 @@ impl Leaf {
     pub fn is_f32(&self) -> bool {
         matches!(self.source, Source::Tensor { dtype: Dtype::F32, .. })
     }
+}
+
+/// The bytes of a tensor at the start of the round, or at its end.
+pub(super) fn bytes_of(inputs: &dyn Inputs, id: usize, after: bool) -> &[u8] {
+    if after { inputs.after(id) } else { inputs.bytes(id) }
 }
 
 /// Consecutive elements of a body whose elements of the source are `stride` apart.

@@ -104,8 +104,9 @@ impl<'g, 's> Lowering<'g, 's> {
             Op::Int(i) => return Ok(Value::Slot(self.constant(Slot::int(*i)))),
             Op::Float(bits) => return Ok(Value::Slot(self.constant(Slot::float(f64::from_bits(*bits))))),
             Op::Round => return Ok(Value::Slot(ROUND)),
-            Op::Tensor { id, dtype } => {
-                return self.leaf(draft, Source::Tensor { id: *id, dtype: *dtype }, &row_major(&node.shape), map, class, span);
+            Op::Tensor { id, dtype, after } => {
+                let source = Source::Tensor { id: *id, dtype: *dtype, after: *after };
+                return self.leaf(draft, source, &row_major(&node.shape), map, class, span);
             }
             Op::Index(axis) => {
                 let strides: Vec<u64> = (0..node.shape.len()).map(|at| u64::from(at == *axis)).collect();

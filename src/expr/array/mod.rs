@@ -18,7 +18,7 @@ mod tests;
 use rayon::prelude::*;
 
 use self::body::{Arg, Body};
-use self::graph::{Graph, Op};
+use self::graph::{Graph, NodeId, Op};
 use self::lower::Lowering;
 use self::matmul::Extents;
 use self::reduce::Partial;
@@ -30,12 +30,18 @@ use super::ops::{Class, Kind};
 use super::scope::Scope;
 use super::{BLOCK, Block};
 use crate::diag::TextError;
-use crate::tensor::Shape;
+use crate::tensor::{Number, Shape};
 
 /// The tensors that a program reads.
 pub trait Inputs: Sync {
-    /// The row-major, little-endian bytes of the tensor with that id of the scope.
+    /// The row-major, little-endian bytes of the tensor with that id of the scope, at the start of the round.
     fn bytes(&self, id: usize) -> &[u8];
+
+    /// The same at the end of the round: what `after(y)` reads. None, unless an implementation has them.
+    fn after(&self, id: usize) -> &[u8] {
+        let _ = id;
+        &[]
+    }
 }
 
 /// An expression over tensors, ready to give its elements.
@@ -50,7 +56,8 @@ pub struct Program {
     slots: Vec<Slot>,
     buffers: Vec<BufferSize>,
     tensors: Vec<usize>,
-    /// Bytes of each tensor.
+    after_tensors: Vec<usize>,
+    /// Bytes of each tensor, those of `tensors` first.
     sizes: Vec<u64>,
     /// Whether the expression names `round`.
     uses_round: bool,
@@ -78,22 +85,42 @@ enum Buffer {
 pub fn compile(expr: &Expr, scope: &dyn Scope, shape: &Shape) -> Result<Program, TextError> {
     let mut graph = Graph::new(scope, shape);
     let root = graph.build(expr)?;
-    let mut lowering = Lowering::new(&graph);
+    lower(&graph, root, expr)
+}
+
+/// Compiles an expression that is true or false for each element of a tensor of that shape (a `where`), or, with the
+/// shape `[]`, that is one truth value (a `holds`; a result of one element is one, whatever its dimensions are).
+///
+/// The program has that shape and the kind [`Kind::Bool`]; its blocks hold 0 and 1. [`Program::holds`] evaluates one
+/// of shape `[]`; its `after(y)`s are [`Program::after_tensors`], which [`Inputs::after`] gives.
+///
+/// *Errors*: as [`compile`]; what is not true or false; more than one element for `[]`; shapes that do not broadcast.
+pub fn compile_condition(expr: &Expr, scope: &dyn Scope, shape: &Shape) -> Result<Program, TextError> {
+    let mut graph = Graph::new(scope, shape);
+    let root = graph.build(expr)?;
+    let root = graph.condition(root, &expr.span)?;
+    lower(&graph, root, expr)?.broadcast_to(shape)
+}
+
+fn lower(graph: &Graph<'_>, root: NodeId, expr: &Expr) -> Result<Program, TextError> {
+    let mut lowering = Lowering::new(graph);
     let body = lowering.body(root)?;
     let Lowering { stages, slots, buffers, .. } = lowering;
-    let mut sized: Vec<(usize, u64)> = Vec::new();
+    let mut sized: Vec<(bool, usize, u64)> = Vec::new();
     for node in &graph.nodes {
-        if let Op::Tensor { id, dtype } = node.op {
-            sized.push((id, node.shape.iter().product::<u64>() * dtype.size() as u64));
+        if let Op::Tensor { id, dtype, after } = node.op {
+            sized.push((after, id, node.shape.iter().product::<u64>() * dtype.size() as u64));
         }
     }
     sized.sort_unstable();
     sized.dedup();
+    let ids = |end: bool| sized.iter().filter(|(after, ..)| *after == end).map(|&(_, id, _)| id).collect();
+    let (tensors, after_tensors) = (ids(false), ids(true));
+    let sizes = sized.iter().map(|&(_, _, size)| size).collect();
     let shape = Shape::new(body.extents.clone()).map_err(|error| TextError::new(expr.span.clone(), error.to_string()))?;
     let uses_round = graph.nodes.iter().any(|node| node.op == Op::Round);
     let kind = graph.nodes[root].kind;
-    let (tensors, sizes) = sized.into_iter().unzip();
-    Ok(Program { shape, kind, body, stages, slots, buffers, tensors, sizes, uses_round })
+    Ok(Program { shape, kind, body, stages, slots, buffers, tensors, after_tensors, sizes, uses_round })
 }
 
 impl Program {
@@ -107,9 +134,14 @@ impl Program {
         self.kind
     }
 
-    /// The ids of the tensors that are read, ascending.
+    /// The ids of the tensors that are read at the start of the round, ascending.
     pub fn tensors(&self) -> &[usize] {
         &self.tensors
+    }
+
+    /// The ids of the tensors that are read at the end of the round, ascending.
+    pub fn after_tensors(&self) -> &[usize] {
+        &self.after_tensors
     }
 
     /// Whether the result depends on the round's number (beside what the tensors hold).
@@ -197,8 +229,9 @@ impl Program {
     }
 
     fn check(&self, inputs: &dyn Inputs) -> Result<(), TextError> {
-        for (&id, &size) in self.tensors.iter().zip(&self.sizes) {
-            let len = inputs.bytes(id).len() as u64;
+        let ids = self.tensors.iter().map(|&id| (id, false)).chain(self.after_tensors.iter().map(|&id| (id, true)));
+        for ((id, after), &size) in ids.zip(&self.sizes) {
+            let len = leaf::bytes_of(inputs, id, after).len() as u64;
             if len != size {
                 return Err(TextError::new(0..0, format!("tensor {id} of the expression has {len} bytes, its shape needs {size}")));
             }
@@ -310,6 +343,26 @@ impl Program {
             Class::Float => Block::Float(&registers.float(result)[..len]),
             Class::Int => Block::Int(&registers.int(result)[..len]),
         })
+    }
+}
+
+impl Program {
+    /// Whether a condition of shape `[]` ([`compile_condition`]) is true in a round: prepares the scratch and evaluates.
+    ///
+    /// *Errors*: as [`Program::prepare`]; a program that is not one truth value.
+    pub fn holds(
+        &self,
+        scratch: &mut Scratch,
+        registers: &mut Registers,
+        inputs: &dyn Inputs,
+        round: u64,
+        parallel: bool,
+    ) -> Result<bool, TextError> {
+        if self.kind != Kind::Bool || !self.shape.dims().is_empty() {
+            return Err(TextError::new(0..0, format!("a condition is one truth value, this expression has shape {}", self.shape)));
+        }
+        self.prepare(scratch, inputs, round, parallel)?;
+        Ok(self.block(scratch, registers, inputs, round, 0, 1)?.number(0) == Number::Int(1))
     }
 }
 

@@ -200,7 +200,8 @@ fn errors_name_the_value_and_the_place() {
         ("prod(big + 2 ** 126)", &[], 0..20, "overflows"),
         ("cumsum(x)", &[3, 4], 0..6, "not a function"),
         ("exp(x, v)", &[3, 4], 0..9, "takes 1 argument,"),
-        ("after(x)", &[3, 4], 0..5, "may not stand here"),
+        ("after(x)", &[3, 4], 6..7, "`after(x)` may not stand here"),
+        ("after(y)", &[3, 4], 6..7, "`y` is not known"),
         ("max(v[0:0])", &[], 0..11, "no elements"),
     ] {
         let error = w.eval(text, shape).expect_err(text);
@@ -275,4 +276,79 @@ fn values_are_numpys() {
         let close = |(a, b): (&f64, &f64)| a == b || (a - b).abs() <= 4e-15 * b.abs().max(1e-1);
         assert!(got.len() == want.len() && got.iter().zip(&want).all(close), "{text}: {got:?} instead of {want:?}");
     }
+}
+
+/// The tensors of a world at the start of the round, and what they hold at its end; `y` has contents only there.
+struct Round(World, World);
+
+impl Scope for Round {
+    fn get(&self, name: &str) -> Option<Name<'_>> {
+        if name == "y" { Some(Name::Refused("`y` has no contents".into())) } else { self.0.get(name) }
+    }
+
+    fn after(&self, name: &str) -> Option<Name<'_>> {
+        self.1.get(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.1.names()
+    }
+}
+
+impl Inputs for Round {
+    fn bytes(&self, id: usize) -> &[u8] {
+        self.0.bytes(id)
+    }
+
+    fn after(&self, id: usize) -> &[u8] {
+        self.1.bytes(id)
+    }
+}
+
+#[test]
+fn after_is_the_end_of_the_round() {
+    let start = World::default().tensor("x", Dtype::F32, &[3], &[1., 2., 3.]).number("n", 3);
+    let end = World::default()
+        .tensor("x", Dtype::F32, &[3], &[2., 4., 6.])
+        .tensor("y", Dtype::F32, &[1, 2], &[0.5, f64::NAN])
+        .tensor("ok", Dtype::Bool, &[1, 1], &[1.])
+        .number("n", 3);
+    let round = Round(start, end);
+    let scalar = Shape::new(vec![]).unwrap();
+    let condition = |text: &str| compile_condition(&parse(text)?, &round, &scalar);
+    for (text, start, end, want) in [
+        ("all(after(x) == 2 * x)", &[0][..], &[0][..], true),
+        ("all(isfinite(after(y)))", &[], &[1], false),
+        ("isfinite(after(y))[0, 0]", &[], &[1], true),
+        ("after(ok)", &[], &[2], true),
+        ("not after(ok)", &[], &[2], false),
+        ("sum(after(x)) > 6 and sum(x) == 6 and round == 7", &[0], &[0], true),
+        ("true", &[], &[], true),
+        ("max(x[1:2], 5) > 4", &[0], &[], true),
+    ] {
+        let program = condition(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!((program.tensors(), program.after_tensors()), (start, end), "{text}");
+        let (mut scratch, mut registers) = (program.scratch(1), program.registers());
+        assert_eq!(program.holds(&mut scratch, &mut registers, &round, 7, false), Ok(want), "{text}");
+    }
+    for (text, span, part) in [
+        ("after(z)", 6..7, "`z` is not known"),
+        ("after(n)", 6..7, "`n` is not a tensor"),
+        ("after(x[0])", 6..10, "takes the name of a tensor"),
+        ("after(x, y)", 0..11, "takes 1 argument"),
+        ("y[0, 0] > 1", 0..1, "no contents"),
+        ("x > 1", 0..5, "has shape [3]"),
+        ("sum(x)", 0..6, "the expression gives floats"),
+        ("3", 0..1, "the expression gives integers"),
+    ] {
+        let error = condition(text).expect_err(text);
+        assert!(error.message.contains(part), "{text}: {}", error.message);
+        assert_eq!(error.span, span, "{text}: {}", error.message);
+    }
+    let mask = compile_condition(&parse("x > 1").unwrap(), &round, &Shape::new(vec![2, 3]).unwrap()).unwrap();
+    assert_eq!((mask.shape().dims(), mask.kind()), (&[2, 3][..], Kind::Bool));
+    // Inputs that do not say how a round ends have no bytes for it.
+    let program = condition("all(after(x) > 0)").unwrap();
+    let error = program.holds(&mut program.scratch(1), &mut program.registers(), &round.0, 0, false).unwrap_err();
+    assert!(error.message.contains("0 bytes"), "{}", error.message);
 }
