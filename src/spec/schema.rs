@@ -98,7 +98,8 @@ mod tests {
                     if let Some(Value::Object(properties)) = object.get("properties") {
                         for (name, property) in properties {
                             let backend = ["cpu", "opencl", "wgpu", "cuda", "default", "text"].contains(&name.as_str());
-                            if property.get("description").is_none() && property.get("$ref").is_none() && !backend {
+                            let named = backend || crate::tensor::Dtype::from_name(name).is_some();
+                            if property.get("description").is_none() && property.get("$ref").is_none() && !named {
                                 missing.push(format!("{path}.{name}"));
                             }
                         }
