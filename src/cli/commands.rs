@@ -11,16 +11,7 @@ use crate::worker::Request;
 use crate::{job, plan, spec, worker};
 
 pub(super) fn plan(args: &PlanArgs) -> u8 {
-    let request = args.what.request(args.spec.clone(), print::coloured());
-    let resolved = match worker::resolve(&request) {
-        Ok(resolved) => resolved,
-        Err(error) => {
-            print::error(&error.to_string());
-            return 2;
-        }
-    };
-    print::diagnostics(&resolved.text);
-    let Some(job) = resolved.job else { return 2 };
+    let mut request = args.what.request(args.spec.clone(), print::coloured());
     let device = match worker::open(&request, None) {
         Ok(device) => device,
         Err(error) => {
@@ -28,26 +19,38 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
             return 3;
         }
     };
-    match plan::build(&job, device.caps(), &request.plan_options()) {
-        Ok(plan) if args.json => match serde_json::to_string_pretty(&plan) {
-            Ok(text) => {
-                out(&(text + "\n"));
-                0
-            }
+    let (mut code, mut jobs) = (0, 1);
+    while request.overrides.point < jobs {
+        let resolved = match worker::resolve(&request) {
+            Ok(resolved) => resolved,
             Err(error) => {
-                print::error(&format!("the plan cannot be written as JSON: {error}"));
-                3
+                print::error(&error.to_string());
+                return 2;
             }
-        },
-        Ok(plan) => {
-            out(&plan::summary(&plan));
-            0
+        };
+        print::diagnostics(&resolved.text);
+        let Some(job) = resolved.job else { return 2 };
+        jobs = job.jobs;
+        if request.overrides.point > 0 && !args.json {
+            out("\n");
         }
-        Err(error) => {
-            print::error(&error.to_string());
-            3
+        match plan::build(&job, device.caps(), &request.plan_options()) {
+            Ok(plan) if args.json => match serde_json::to_string_pretty(&plan) {
+                Ok(text) => out(&(text + "\n")),
+                Err(error) => {
+                    print::error(&format!("the plan cannot be written as JSON: {error}"));
+                    code = 3;
+                }
+            },
+            Ok(plan) => out(&plan::summary(&plan)),
+            Err(error) => {
+                print::error(&format!("{}: {error}", job.name));
+                code = 3;
+            }
         }
+        request.overrides.point += 1;
     }
+    code
 }
 
 /// A problem as editors and scripts read it.
@@ -80,7 +83,7 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
                     continue;
                 }
             };
-            let (_, diagnostics) = job::resolve(&loaded, Backend::Cpu, &request.overrides);
+            let (_, diagnostics) = job::resolve_all(&loaded, Backend::Cpu, &request.overrides);
             for diagnostic in &diagnostics {
                 let span = loaded.source.span(&diagnostic.at);
                 let end = loaded.source.locate(span.end);

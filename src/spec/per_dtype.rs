@@ -94,8 +94,12 @@ impl<T: JsonSchema> JsonSchema for PerDtype<T> {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
-        let properties: serde_json::Map<String, serde_json::Value> =
-            KEYS.iter().map(|key| (key.to_string(), one.clone().to_value())).collect();
+        let of = |key: &str| match key {
+            DEFAULT => "Of every dtype that is not named.".to_string(),
+            dtype => format!("Of {dtype}."),
+        };
+        let property = |key: &&str| (key.to_string(), serde_json::json!({ "description": of(key), "allOf": [one] }));
+        let properties: serde_json::Map<String, serde_json::Value> = KEYS.iter().map(property).collect();
         json_schema!({
             "description": "One value, or a table with one value per dtype; `default` serves the others.",
             "anyOf": [one, {

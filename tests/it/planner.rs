@@ -403,7 +403,7 @@ fn holds(job: &Job, caps: &Caps, options: &Options) {
         assert!(placement.home.is_none());
         assert!(plan.fills.iter().all(|f| f.tensor != id), "`{}` is resident and filled", placement.name);
     }
-    let copies = |m: &runjob::plan::Memory| if m.per_slot { u64::from(plan.schedule.slots) } else { 1 };
+    let copies = |m: &runjob::plan::Memory| if m.per_slot { u64::from(plan.schedule.lanes * plan.schedule.slots) } else { 1 };
     assert_eq!(plan.cost.allocs, plan.memories.iter().map(copies).sum::<u64>());
     assert_eq!(plan.cost.device_peak, plan.memories.iter().map(|m| m.bytes * copies(m)).sum::<u64>());
     assert_eq!(plan.cost.setup_upload, plan.setup.iter().map(|u| u.bytes).sum::<u64>());
