@@ -8,8 +8,10 @@ mod launch;
 mod loose;
 mod names;
 mod places;
+mod requires;
 mod steps;
 mod tensors;
+mod types;
 mod unroll;
 mod unused;
 mod values;
@@ -30,6 +32,7 @@ use crate::spec::{Backend, Loaded, Order};
 use crate::tensor::{Access, Dtype, Number, RangeError, Shape};
 
 pub use names::MOST_ROUNDS;
+pub use requires::Requirement;
 
 /// A runnable job: everything the planner and the executor need, and nothing of the spec's text.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub struct Job {
     pub tags: Vec<String>,
     /// The reason for which the job is expected to fail.
     pub xfail: Option<String>,
+    /// What a device must have to run it.
+    pub requires: Vec<Requirement>,
     pub backend: Backend,
     pub dims: IndexMap<String, i128>,
     pub tensors: Vec<Tensor>,
@@ -102,20 +107,40 @@ pub struct Step {
     pub origin: u32,
     /// Values of the loop variables around it, outermost first.
     pub turn: Vec<i128>,
+    /// Earlier steps that it waits for besides those that its reads and writes make it wait for, ascending.
+    pub after: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
 pub enum Action {
-    Launch { kernel: usize, grid: [Word; 3], args: Vec<Argument> },
-    Copy { src: View, dst: View },
-    Fill { dst: View, pattern: Word },
+    Launch {
+        kernel: usize,
+        grid: [Word; 3],
+        /// *Units*: threads.
+        offset: [Word; 3],
+        args: Vec<Argument>,
+    },
+    Copy {
+        src: View,
+        dst: View,
+    },
+    Fill {
+        dst: View,
+        pattern: Word,
+    },
 }
 
 /// One argument of a launch; `Word::Var` points into `Job::vars`.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Argument {
-    Tensor { access: Access, view: View },
+    Tensor {
+        access: Access,
+        view: View,
+    },
     Scalar(Word),
+    /// One word per field and lane of a struct, or per lane of a scalar with lanes.
+    Struct(Vec<Word>),
+    Null,
 }
 
 /// A contiguous byte range of a tensor.
@@ -143,7 +168,7 @@ impl Action {
         };
         let launched = args.iter().filter_map(|arg| match arg {
             Argument::Tensor { access, view } => Some((*access, *view)),
-            Argument::Scalar(_) => None,
+            Argument::Scalar(_) | Argument::Struct(_) | Argument::Null => None,
         });
         launched.chain(pair.into_iter().flatten())
     }
@@ -174,6 +199,8 @@ pub enum VarSource {
     Pattern { value: Scalar, dtype: Dtype },
     /// Blocks of a launch.
     Blocks(Scalar),
+    /// Where the threads of a launch start to count.
+    Offset(Scalar),
     /// Blocks that cover so many threads.
     Threads { value: Scalar, block: u32 },
     /// The one element of a tensor's contents in this round.
@@ -347,6 +374,12 @@ impl Var {
             VarSource::Scalar { value, dtype } => dtype.encode(value.eval(round)?)?,
             VarSource::Pattern { value, dtype } => repeat_to_32(dtype.encode(value.eval(round)?)?, *dtype),
             VarSource::Blocks(value) => blocks(value.eval(round)?)?,
+            VarSource::Offset(value) => {
+                let offset = value.eval(round)?;
+                let fits = offset.to_integer().and_then(|n| u32::try_from(n).ok());
+                let error = || VarError(format!("`{}` is {offset} in round {round}, an offset is 0 to {}", self.text, u32::MAX));
+                u64::from(fits.ok_or_else(error)?)
+            }
             VarSource::Threads { value, block } => {
                 let threads = value.eval(round)?;
                 match threads.to_integer() {

@@ -184,7 +184,7 @@ impl Draft<'_> {
         let modes = trust::modes(options.trust, output_bytes <= SMALL_OUTPUTS || cheap || stale_could_pass, output_bytes > 0);
         let sets = self.sets_on_device();
         let kinds = (0..sets.max(1)).flat_map(|set| modes.iter().map(move |mode| (set, mode)));
-        let graphs = kinds.map(|(set, mode)| ordered(self.round(set, mode))).collect::<Result<Vec<_>, _>>()?;
+        let graphs = kinds.map(|(set, mode)| self.round_nodes(set, mode)).collect::<Result<Vec<_>, _>>()?;
         let widest = job.steps.iter().filter_map(|s| match &s.action {
             Action::Launch { grid, .. } => {
                 Some(grid.iter().map(|g| if let Word::Const(n) = g { *n } else { 1 }).fold(1u64, u64::saturating_mul))

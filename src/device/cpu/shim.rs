@@ -7,13 +7,14 @@
 //! void rj_shim_<hash>(void *const *params, const struct rj_range_ *range);
 //! ```
 //!
-//! with one pointer per parameter that is not `local`: to a tensor's first byte, or to a scalar's bits.
+//! with one pointer per parameter that is not `local`: to a tensor's first byte, or to the bits of a scalar or a struct;
+//! null for `null`.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::device::{DeviceError, KernelSource};
-use crate::tensor::{Access, Dtype, Param, ParamKind};
+use crate::tensor::{Access, Dtype, Field, Param, ParamKind, Struct, type_name};
 
 /// The header that kernels may include.
 pub(super) const HEADER: &str = include_str!("runjob.h");
@@ -29,11 +30,12 @@ pub(super) struct Range {
     pub end: u64,
     pub grid: [u32; 3],
     pub block_dim: [u32; 3],
-    /// The scratch of all `local` parameters of the thread that runs these blocks.
+    pub offset: [u32; 3],
+    /// The scratch of the thread that runs these blocks: the kernel's `shared` bytes, then its `local` parameters.
     pub local: *mut u8,
 }
 
-const RANGE: &str = "struct rj_range_ { uint64_t begin, end; uint32_t grid[3], block_dim[3]; char *local; };";
+const RANGE: &str = "struct rj_range_ { uint64_t begin, end; uint32_t grid[3], block_dim[3], offset[3]; char *local; };";
 
 /// A kernel's entry as it is called.
 pub(super) type Entry = unsafe extern "C" fn(params: *const *mut u8, range: *const Range);
@@ -46,7 +48,7 @@ pub(super) struct Unit {
     pub label: String,
 }
 
-/// Byte offset of each `local` parameter in a thread's scratch, and the size of the whole.
+/// Byte offset of each `local` parameter in a thread's scratch, behind its `shared` bytes, and the size of the whole.
 pub(super) fn local_layout(kernel: &KernelSource) -> Result<(Vec<u64>, u64), DeviceError> {
     let locals: Vec<&Param> = kernel.params.iter().filter(|p| matches!(p.kind, ParamKind::Local { .. })).collect();
     let build = |message: String| DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() };
@@ -54,21 +56,26 @@ pub(super) fn local_layout(kernel: &KernelSource) -> Result<(Vec<u64>, u64), Dev
         return Err(build(format!("{} `local` parameters have {} lengths", locals.len(), kernel.local_lens.len())));
     }
     let mut offsets = Vec::new();
-    let mut end = 0u64;
+    let too_large = |what: String| build(format!("{what} is larger than 4 GiB"));
+    let mut end = kernel
+        .shared
+        .checked_next_multiple_of(LOCAL_ALIGN)
+        .filter(|&end| end <= 1 << 32)
+        .ok_or_else(|| too_large(format!("`shared` of {} bytes", kernel.shared)))?;
     for (param, &len) in locals.iter().zip(&kernel.local_lens) {
         offsets.push(end);
         end = len
             .checked_mul(param.element_bytes())
             .and_then(|bytes| end.checked_add(bytes)?.checked_next_multiple_of(LOCAL_ALIGN))
             .filter(|&end| end <= 1 << 32)
-            .ok_or_else(|| build(format!("`local` parameter `{}` of {len} elements is larger than 4 GiB", param.name)))?;
+            .ok_or_else(|| too_large(format!("`local` parameter `{}` of {len} elements", param.name)))?;
     }
     Ok((offsets, end))
 }
 
 /// Writes the C file of a kernel whose source is `source`, read from `path`.
 ///
-/// *Errors*: an entry that is no C name, or a scalar that does not fit the 8 bytes of a launch argument.
+/// *Errors*: an entry that is no C name, a scalar of three lanes, or a struct without a tag, for neither of which C has a type.
 pub(super) fn unit(kernel: &KernelSource, path: &Path, source: &str) -> Result<Unit, DeviceError> {
     let build = |message: String| DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() };
     let entry = &kernel.entry;
@@ -76,36 +83,69 @@ pub(super) fn unit(kernel: &KernelSource, path: &Path, source: &str) -> Result<U
     if entry.is_empty() || !is_name {
         return Err(build(format!("entry `{entry}` is not a C function name")));
     }
+    if is_keyword(entry) {
+        return Err(build(format!("entry `{entry}` is a word of C and names no function")));
+    }
     let (offsets, _) = local_layout(kernel)?;
     let mut types = Vec::new();
+    // What the kernel is given: statements that make the values `rj_<i>_`.
     let mut values = Vec::new();
+    let mut asserts = String::new();
     let (mut argument, mut local) = (0, 0);
-    for param in &kernel.params {
+    for (index, param) in kernel.params.iter().enumerate() {
+        let name = format!("rj_{index}_");
         let element = element(param.dtype, param.lanes);
-        match param.kind {
+        match &param.kind {
             ParamKind::Tensor(access) => {
-                let qualifier = if access == Access::In { "const " } else { "" };
+                let qualifier = if *access == Access::In { "const " } else { "" };
+                values.push(format!("{qualifier}{element} *{name} = ({qualifier}{element} *)rj_params_[{argument}];"));
                 types.push(format!("{qualifier}{element} *"));
-                values.push(format!("({qualifier}{element} *)rj_params_[{argument}]"));
-                argument += 1;
+            }
+            ParamKind::Scalar if param.lanes == 3 => {
+                let (dtype, name) = (param.dtype, &param.name);
+                return Err(build(format!(
+                    "scalar `{param}`: C has no type of three lanes to pass by value; \
+                     write `struct tag {{ {dtype}x3 v }} {name}`, or a tensor `in {dtype}x3 {name}`"
+                )));
+            }
+            ParamKind::Scalar if param.lanes == 1 => {
+                values.push(format!("{element} {name} = *(const {element} *)rj_params_[{argument}];"));
+                types.push(element);
             }
             ParamKind::Scalar => {
-                if param.lanes == 3 || param.element_bytes() > 8 {
-                    return Err(build(format!("scalar `{param}` does not fit 8 bytes; pass it as a tensor, `in {}`", type_of(param))));
-                }
-                values.push(format!("*(const {element} *)rj_params_[{argument}]"));
+                values.push(copied(&element, &name, argument));
                 types.push(element);
-                argument += 1;
+            }
+            ParamKind::Struct(layout) => {
+                let Some(tag) = &layout.tag else {
+                    return Err(build(format!(
+                        "`{param}`: a struct without a tag has no type in C; write `struct tag {{ ... }} {}`",
+                        param.name
+                    )));
+                };
+                let element = format!("struct {tag}");
+                asserts.push_str(&asserted(&param.name, tag, layout));
+                values.push(copied(&element, &name, argument));
+                types.push(element);
+            }
+            ParamKind::Null => {
+                values.push(format!("void *{name} = 0;"));
+                types.push("union rj_null_".to_string());
             }
             ParamKind::Local { .. } => {
+                values.push(format!("{element} *{name} = ({element} *)(rj_range_->local + {});", offsets[local]));
                 types.push(format!("{element} *"));
-                values.push(format!("({element} *)(rj_range_->local + {})", offsets[local]));
                 local += 1;
             }
         }
+        argument += usize::from(!matches!(param.kind, ParamKind::Local { .. }));
     }
     let label = format!("params of kernel `{}`", kernel.name);
     let mut body = String::new();
+    body.push_str(&asserts);
+    if kernel.params.iter().any(|p| p.kind == ParamKind::Null) {
+        body.push_str(&null_type());
+    }
     let declared = if types.is_empty() { "void".to_string() } else { types.join(", ") };
     // Hidden, so that neither a C library's function of that name is called nor another kernel's.
     let _ = writeln!(body, "#pragma GCC visibility push(hidden)\nextern void {entry}({declared});\n#pragma GCC visibility pop");
@@ -118,11 +158,12 @@ pub(super) fn unit(kernel: &KernelSource, path: &Path, source: &str) -> Result<U
     );
     let _ = writeln!(body, "void {symbol}(void *const *rj_params_, const struct rj_range_ *rj_range_) {{");
     let _ = writeln!(body, "  (void)rj_params_;");
-    for (i, (ty, value)) in types.iter().zip(&values).enumerate() {
-        let _ = writeln!(body, "  {ty} rj_{i}_ = {value};");
+    for value in &values {
+        let _ = writeln!(body, "  {value}");
     }
     let passed: Vec<String> = (0..types.len()).map(|i| format!("rj_{i}_")).collect();
-    let _ = write!(body, "{}", LOOP.replace("CALL", &format!("{entry}({})", passed.join(", "))));
+    let shared = if kernel.shared > 0 { "rj_range_->local" } else { "0" };
+    let _ = write!(body, "{}", LOOP.replace("CALL", &format!("{entry}({})", passed.join(", "))).replace("SHARED", shared));
     // A source that has not included the header cannot ask where its block is: nothing need be kept for it.
     let text = format!(
         "#line 1 \"{}\"\n{source}\n\n# 1 \"{}\" 3\n#ifdef RUNJOB_H\n#define RJ_AT_ 1\n#else\n#define RJ_AT_ 0\n#endif\n#include <runjob.h>\n{body}",
@@ -138,6 +179,8 @@ const LOOP: &str = "\
   struct rj_at_ *rj_here_ = &rj_at_;
   memcpy(rj_here_->grid, rj_range_->grid, sizeof rj_here_->grid);
   memcpy(rj_here_->block_dim, rj_range_->block_dim, sizeof rj_here_->block_dim);
+  memcpy(rj_here_->offset, rj_range_->offset, sizeof rj_here_->offset);
+  rj_here_->shared = SHARED;
   uint64_t rj_row_ = rj_range_->begin / rj_gx_;
   uint32_t rj_x_ = (uint32_t)(rj_range_->begin % rj_gx_), rj_y_ = (uint32_t)(rj_row_ % rj_gy_), rj_z_ = (uint32_t)(rj_row_ / rj_gy_);
   for (uint64_t rj_i_ = rj_range_->begin, rj_end_ = rj_range_->end; rj_i_ < rj_end_; ++rj_i_) {
@@ -184,8 +227,106 @@ fn element(dtype: Dtype, lanes: u32) -> String {
     .to_string()
 }
 
-fn type_of(param: &Param) -> String {
-    if param.lanes == 1 { param.dtype.to_string() } else { format!("{}x{}", param.dtype, param.lanes) }
+/// A value whose bytes stand where no alignment is promised.
+fn copied(ty: &str, name: &str, argument: usize) -> String {
+    format!("{ty} {name}; memcpy(&{name}, rj_params_[{argument}], sizeof {name});")
+}
+
+/// Static assertions that the source lays out `struct tag` as `params` does, with the types that it names.
+fn asserted(param: &str, tag: &str, layout: &Struct) -> String {
+    let mut text = String::new();
+    for Field { name, dtype, lanes, offset } in &layout.fields {
+        let what = format!("parameter `{param}`: field `{name}` of `struct {tag}`");
+        let array = if *lanes == 3 { "[3]" } else { "" };
+        let element = element(*dtype, *lanes);
+        let _ = writeln!(
+            text,
+            "_Static_assert(__builtin_types_compatible_p(__typeof__(((struct {tag} *)0)->{name}), {element}{array}), \
+             \"{what} is not `{element}{array}` in the source, as `{} {name}` in params says\");",
+            type_name(*dtype, *lanes)
+        );
+        // An assertion can say no number that it computes, so there is one for each that is likely.
+        for other in (offset.saturating_sub(NEAR)..=offset + NEAR).filter(|other| other != offset) {
+            let _ = writeln!(
+                text,
+                "_Static_assert(offsetof(struct {tag}, {name}) != {other}, \
+                 \"{what} is at byte {other} in the source, at byte {offset} by params\");"
+            );
+        }
+        let _ =
+            writeln!(text, "_Static_assert(offsetof(struct {tag}, {name}) == {offset}, \"{what} is not at byte {offset} as by params\");");
+    }
+    let size = layout.size;
+    let _ = writeln!(
+        text,
+        "_Static_assert(sizeof(struct {tag}) == {size}, \"parameter `{param}`: `struct {tag}` has more fields in the source, or another size, than the {size} bytes by params\");"
+    );
+    text
+}
+
+/// Offsets that differ by at most this from those of `params` are named in messages. *Units*: bytes.
+const NEAR: u64 = 16;
+
+/// A type of parameter that agrees with every pointer that a kernel may have there, as a null pointer is passed.
+fn null_type() -> String {
+    let mut pointees = vec!["void".to_string(), "char".into()];
+    pointees.extend(Dtype::ALL.into_iter().flat_map(|dtype| [1, 2, 4, 8, 16].map(|lanes| element(dtype, lanes))));
+    let members = pointees.iter().enumerate().map(|(i, p)| format!("{p} *m{i}_; const {p} *c{i}_;"));
+    format!("union rj_null_ {{ {} }} __attribute__((transparent_union));\n", members.collect::<Vec<_>>().join(" "))
+}
+
+/// Whether a name is a word of C (GNU C11), which can name no function.
+pub fn is_keyword(name: &str) -> bool {
+    const WORDS: [&str; 47] = [
+        "auto",
+        "break",
+        "case",
+        "char",
+        "const",
+        "continue",
+        "default",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "extern",
+        "float",
+        "for",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "register",
+        "restrict",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "typedef",
+        "union",
+        "unsigned",
+        "void",
+        "volatile",
+        "while",
+        "_Alignas",
+        "_Alignof",
+        "_Atomic",
+        "_Bool",
+        "_Complex",
+        "_Float16",
+        "_Generic",
+        "_Imaginary",
+        "_Noreturn",
+        "_Static_assert",
+        "_Thread_local",
+        "asm",
+        "typeof",
+    ];
+    WORDS.contains(&name)
 }
 
 fn escape(text: &str) -> String {
