@@ -5,8 +5,11 @@ use crate::device::Caps;
 use crate::diag::{Diagnostic, Place, nearest};
 use crate::tensor::Dtype;
 
+/// A limit's name, and its value on a device.
+type Limit = (&'static str, fn(&Caps) -> u64);
+
 /// Limits that may be asked for, with their values on a device.
-const LIMITS: &[(&str, fn(&Caps) -> u64)] = &[("max_block", |caps| caps.max_block)];
+const LIMITS: &[Limit] = &[("max_block", |caps| caps.max_block)];
 
 /// Something that a device must have.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -451,10 +451,7 @@ impl Binder<'_, '_> {
     pub fn region(&self, at: &Place, text: &str) -> Option<Region> {
         let resolver = self.resolver;
         let view = expr::parse_view(text).map_err(|e| resolver.report_text("bad-view", at, e)).ok()?;
-        let cast = match &view.cast {
-            Some((name, span)) => Some(resolver.cast(at, name, span.clone())),
-            None => None,
-        };
+        let cast = view.cast.as_ref().map(|(name, span)| resolver.cast(at, name, span.clone()));
         let declared = self.tensors.get_full(&view.name);
         if declared.is_none_or(|(_, _, known)| known.is_none()) {
             resolver.loose_subscripts(at, &view.index, &Places::constant(resolver, &self.turn_zero()));

@@ -79,7 +79,8 @@ mod tests {
     #[test]
     fn fields_stand_at_the_next_multiple_of_their_alignment() {
         use Dtype::*;
-        let cases: [(&[(Dtype, u32)], &[u64], u64, u64); 8] = [
+        type Case<'a> = (&'a [(Dtype, u32)], &'a [u64], u64, u64);
+        let cases: [Case<'_>; 8] = [
             (&[(U32, 1), (F32, 1)], &[0, 4], 8, 4),
             (&[(U8, 1), (U64, 1), (U8, 1)], &[0, 8, 16], 24, 8),
             (&[(Bool, 1), (F16, 1), (I8, 1), (I32, 1)], &[0, 2, 4, 8], 12, 4),
