@@ -11,7 +11,7 @@ mod jobs;
 use runjob::check::{Part, Side};
 use runjob::data::Source;
 use runjob::device::cpu::{self, BlockAt, CpuOptions};
-use runjob::device::{Device, Trace, TraceOptions, Word};
+use runjob::device::{Device, NO_OFFSET, Trace, TraceOptions, Word};
 use runjob::diag::Place;
 use runjob::exec::{self, Progress};
 use runjob::expr::{self, Expr, ExprKind, Name, Scope};
@@ -98,7 +98,7 @@ fn job(n: u64, rounds: u64) -> Job {
         Argument::Scalar(Word::Const(n)),
     ];
     let grid = [Word::Const(n.div_ceil(1024)), Word::Const(1), Word::Const(1)];
-    let steps = vec![Action::Launch { kernel: 0, grid, args }, Action::Copy { src: view(2), dst: view(4) }];
+    let steps = vec![Action::Launch { kernel: 0, grid, offset: NO_OFFSET, args }, Action::Copy { src: view(2), dst: view(4) }];
     let params = ["in f32 x", "inout f32 y", "inout f32 s", "f32 a", "u32 n"].iter().map(|p| Param::parse(p).unwrap()).collect();
     let claims = [(1, "y + a * x"), (2, "s + x"), (4, "s + x + 0 * max(x)")];
     let mut checks: Vec<_> = claims.iter().map(|(t, text)| jobs::check(*t, vec![jobs::want(&tensors, *t, text)])).collect();

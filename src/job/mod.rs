@@ -11,14 +11,17 @@ mod loose;
 mod names;
 mod parts;
 mod places;
+mod requires;
 mod sets;
 mod source;
 mod steps;
 mod tensors;
 mod tolerances;
+mod types;
 mod unroll;
 mod unused;
 mod values;
+mod vars;
 mod views;
 mod wants;
 
@@ -34,9 +37,12 @@ use crate::device::{KernelSource, Word};
 use crate::diag::{Diagnostic, Place, TextError};
 use crate::expr::{Binary, Program, Scalar};
 use crate::spec::{Backend, Loaded, Order};
-use crate::tensor::{Access, Dtype, Number, RangeError, Shape};
+use crate::tensor::{Access, Dtype, Number, Shape};
 
 pub use names::MOST_ROUNDS;
+pub use requires::Requirement;
+pub(crate) use vars::repeat_to_32;
+pub use vars::{Var, VarError, VarSource};
 
 /// A runnable job: everything the planner and the executor need, and nothing of the spec's text.
 #[derive(Clone, Debug)]
@@ -48,6 +54,8 @@ pub struct Job {
     pub tags: Vec<String>,
     /// The reason for which the job is expected to fail.
     pub xfail: Option<String>,
+    /// What a device must have to run it.
+    pub requires: Vec<Requirement>,
     pub backend: Backend,
     pub dims: IndexMap<String, i128>,
     pub tensors: Vec<Tensor>,
@@ -126,20 +134,40 @@ pub struct Step {
     pub origin: u32,
     /// Values of the loop variables around it, outermost first.
     pub turn: Vec<i128>,
+    /// Earlier steps that it waits for besides those that its reads and writes make it wait for, ascending.
+    pub after: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
 pub enum Action {
-    Launch { kernel: usize, grid: [Word; 3], args: Vec<Argument> },
-    Copy { src: View, dst: View },
-    Fill { dst: View, pattern: Word },
+    Launch {
+        kernel: usize,
+        grid: [Word; 3],
+        /// *Units*: threads.
+        offset: [Word; 3],
+        args: Vec<Argument>,
+    },
+    Copy {
+        src: View,
+        dst: View,
+    },
+    Fill {
+        dst: View,
+        pattern: Word,
+    },
 }
 
 /// One argument of a launch; `Word::Var` points into `Job::vars`.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Argument {
-    Tensor { access: Access, view: View },
+    Tensor {
+        access: Access,
+        view: View,
+    },
     Scalar(Word),
+    /// One word per field and lane of a struct, or per lane of a scalar with lanes.
+    Struct(Vec<Word>),
+    Null,
 }
 
 /// A contiguous byte range of a tensor.
@@ -167,7 +195,7 @@ impl Action {
         };
         let launched = args.iter().filter_map(|arg| match arg {
             Argument::Tensor { access, view } => Some((*access, *view)),
-            Argument::Scalar(_) => None,
+            Argument::Scalar(_) | Argument::Struct(_) | Argument::Null => None,
         });
         launched.chain(pair.into_iter().flatten())
     }
@@ -181,27 +209,6 @@ pub struct Origin {
     pub label: String,
     /// Names of the loop variables around it, outermost first.
     pub loops: Vec<String>,
-}
-
-/// A value that differs from round to round: one 64-bit word of a replay.
-#[derive(Clone, Debug)]
-pub struct Var {
-    pub text: String,
-    pub source: VarSource,
-}
-
-#[derive(Clone, Debug)]
-pub enum VarSource {
-    /// A scalar argument, in the bits of a dtype.
-    Scalar { value: Scalar, dtype: Dtype },
-    /// The word of a fill, the bits of a dtype repeated to 32.
-    Pattern { value: Scalar, dtype: Dtype },
-    /// Blocks of a launch.
-    Blocks(Scalar),
-    /// Blocks that cover so many threads.
-    Threads { value: Scalar, block: u32 },
-    /// The one element of a tensor's contents in this round.
-    Tensor(usize),
 }
 
 /// How often, in which order.
@@ -463,59 +470,6 @@ impl Draw {
     }
 }
 
-/// Why a variable has no value in a round.
-#[derive(Clone, PartialEq, Debug)]
-pub struct VarError(pub String);
-
-impl From<TextError> for VarError {
-    fn from(error: TextError) -> VarError {
-        VarError(error.message)
-    }
-}
-
-impl From<RangeError> for VarError {
-    fn from(error: RangeError) -> VarError {
-        VarError(error.to_string())
-    }
-}
-
-impl Var {
-    /// The word of a round; `element` gives the bits of a one-element tensor's contents in it.
-    ///
-    /// *Errors*: division by zero, a value out of the dtype's range, a negative grid.
-    pub fn word(&self, round: u64, element: &mut dyn FnMut(usize) -> u64) -> Result<u64, VarError> {
-        let blocks = |number: Number| match number.to_integer() {
-            Some(n) if (0..=i128::from(u32::MAX)).contains(&n) => Ok(n as u64),
-            _ => Err(VarError(format!("`{}` is {number} in round {round}, a grid holds 0 to {}", self.text, u32::MAX))),
-        };
-        Ok(match &self.source {
-            VarSource::Scalar { value, dtype } => dtype.encode(value.eval(round)?)?,
-            VarSource::Pattern { value, dtype } => repeat_to_32(dtype.encode(value.eval(round)?)?, *dtype),
-            VarSource::Blocks(value) => blocks(value.eval(round)?)?,
-            VarSource::Threads { value, block } => {
-                let threads = value.eval(round)?;
-                match threads.to_integer() {
-                    Some(n) if n >= 0 => {
-                        let block = i128::from(*block);
-                        blocks(Number::Int(n / block + i128::from(n % block != 0)))?
-                    }
-                    _ => return Err(VarError(format!("`{}` is {threads} in round {round}, threads are at least 0", self.text))),
-                }
-            }
-            VarSource::Tensor(tensor) => element(*tensor),
-        })
-    }
-}
-
-/// The bits of an element of at most 4 bytes, repeated to a 32-bit word.
-pub(crate) fn repeat_to_32(bits: u64, dtype: Dtype) -> u64 {
-    match dtype.size() {
-        1 => (bits & 0xff) * 0x0101_0101,
-        2 => (bits & 0xffff) * 0x0001_0001,
-        _ => bits & 0xffff_ffff,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -554,17 +508,5 @@ mod tests {
         let draw = Draw { source: Source::Integers { low: 0, high: 9 }, numbers: [low, None] };
         assert!(matches!(draw.at(4), Ok(Source::Integers { low: 2, high: 9 })));
         assert_eq!(draw.at(5).err().map(|e| e.message), Some("2.5 is not a whole number".into()));
-    }
-
-    #[test]
-    fn blocks_cover_the_threads_and_no_number_overflows() {
-        let word = |text: &str| {
-            let source = VarSource::Threads { value: scalar(text, crate::expr::Place::Integer), block: 32 };
-            Var { text: text.into(), source }.word(0, &mut |_| 0)
-        };
-        for (text, blocks) in [("0", 0), ("1", 1), ("32", 1), ("33", 2), ("2**37 - 32", u64::from(u32::MAX))] {
-            assert_eq!(word(text), Ok(blocks), "{text}");
-        }
-        assert!(word("2**126 - 1 + 2**126").is_err());
     }
 }

@@ -26,6 +26,12 @@ impl<'a> Places<'a> {
         Places { resolver, round: Some(WHY), loops, tensors: None, written: None }
     }
 
+    /// Dims and loop variables, for whether a step is there at all.
+    pub fn presence(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)]) -> Places<'a> {
+        const WHY: &str = "`round` may not stand here: every round has the same steps; a grid of 0 blocks is no launch";
+        Places { resolver, round: Some(WHY), loops, tensors: None, written: None }
+    }
+
     /// Dims, loop variables and `round`.
     pub fn per_round(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)]) -> Places<'a> {
         Places { resolver, round: None, loops, tensors: None, written: None }
@@ -70,8 +76,12 @@ impl Scope for Places<'_> {
                 None => silent(),
             };
         }
-        if resolver.loaded.lost("dims", name) || resolver.loaded.lost("tensors", name) {
+        if ["dims", "types", "tensors"].iter().any(|list| resolver.loaded.lost(list, name)) {
             return silent();
+        }
+        if resolver.spec.types.contains_key(name) {
+            resolver.use_name(name);
+            return Some(Name::Refused(format!("`{name}` is a type, not a number")));
         }
         let Some(tensors) = self.tensors else {
             return resolver

@@ -17,6 +17,9 @@ impl Resolver<'_> {
         for name in self.spec.dims.keys().filter(|name| !self.is_used(name)) {
             self.report(Diagnostic::warning(super::UNUSED, root.to("dims").to(name).key(), format!("dim `{name}` is never used")));
         }
+        for name in self.spec.types.keys().filter(|name| !self.is_used(name)) {
+            self.report(Diagnostic::warning("unused", root.to("types").to(name).key(), format!("type `{name}` is never used")));
+        }
         for name in tensors.keys().filter(|name| !name.starts_with('<') && !self.is_used(name)) {
             self.report(Diagnostic::warning(super::UNUSED, root.to("tensors").to(name).key(), format!("tensor `{name}` is never used")));
         }

@@ -183,7 +183,7 @@ impl Draft<'_> {
         let modes = trust::modes(options.trust, output_bytes <= SMALL_OUTPUTS || cheap || stale_could_pass, output_bytes > 0);
         let sets = self.sets_on_device();
         let kinds = (0..sets.max(1)).flat_map(|set| modes.iter().map(move |mode| (set, mode)));
-        let graphs = kinds.map(|(set, mode)| ordered(self.round(set, mode))).collect::<Result<Vec<_>, _>>()?;
+        let graphs = kinds.map(|(set, mode)| self.round_nodes(set, mode)).collect::<Result<Vec<_>, _>>()?;
         let widest = job.steps.iter().filter_map(|s| match &s.action {
             Action::Launch { grid, .. } => {
                 Some(grid.iter().map(|g| if let Word::Const(n) = g { *n } else { 1 }).fold(1u64, u64::saturating_mul))
@@ -244,6 +244,7 @@ impl Draft<'_> {
         let carries = self.tensors.iter().any(|t| t.class == Class::Carried);
         match () {
             () if options.fresh => Some("fresh rounds come one after the other"),
+            () if self.job.kernels.iter().any(|k| k.serial) => Some("a kernel is `serial`: it may not run twice at a time"),
             () if carries => Some("every round starts from what the one before it left in a carried tensor"),
             () if options.host == Some(Host::Pool) => Some("host work on a pool takes all threads for one round"),
             () if !self.caps.unified => Some("the device has memory of its own, which rounds in flight keep busy from one lane"),

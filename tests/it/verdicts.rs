@@ -28,7 +28,7 @@ pub fn text(output: &Output) -> String {
 
 /// The word that a report starts with.
 fn verdict(output: &str) -> Option<&str> {
-    const WORDS: [&str; 9] = ["pass", "fail", "error", "crash", "timeout", "unchecked", "xfail", "xpass", "interrupted"];
+    const WORDS: [&str; 10] = ["pass", "skip", "fail", "error", "crash", "timeout", "unchecked", "xfail", "xpass", "interrupted"];
     output.lines().find_map(|line| {
         let word = line.split(' ').next()?;
         WORDS.contains(&word).then_some(word)
