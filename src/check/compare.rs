@@ -12,28 +12,51 @@ use crate::tensor::{Dtype, Number};
 /// Elements of a block at most, and of a pass over converted expectations.
 const BLOCK: usize = 1024;
 
-/// Compares elements with their expectations and adds what it finds to `census`. Allocates nothing.
-///
-/// *Shapes*: `got` holds the block's elements, row-major and little-endian; the first has flat index `first_index`.
-///
-/// *Panics* when `got` has not as many elements as the block.
-pub fn compare(dtype: Dtype, got: &[u8], want: Block<'_>, first_index: u64, tolerance: &Tolerance, census: &mut Census) {
-    compare_at(Level::detect(), dtype, got, want, first_index, tolerance, census);
+/// Where the elements of a block lie in their tensor; flat, row-major.
+#[derive(Clone, Copy, Debug)]
+pub enum Places<'a> {
+    /// One after the other, from this one on.
+    From(u64),
+    /// One by one.
+    At(&'a [u64]),
 }
 
-fn compare_at(level: Level, dtype: Dtype, got: &[u8], want: Block<'_>, first_index: u64, tolerance: &Tolerance, census: &mut Census) {
+impl Places<'_> {
+    fn of(self, element: usize) -> u64 {
+        match self {
+            Places::From(first) => first + element as u64,
+            Places::At(places) => places[element],
+        }
+    }
+}
+
+/// Compares elements with their expectations and adds what it finds to `census`. Allocates nothing.
+///
+/// Where the tolerance judges no single element, it only counts what it was given.
+///
+/// *Shapes*: `got` holds the block's elements, row-major and little-endian.
+///
+/// *Panics* when `got`, or a list of places, has not as many elements as the block.
+pub fn compare(dtype: Dtype, got: &[u8], want: Block<'_>, places: Places<'_>, tolerance: &Tolerance, census: &mut Census) {
+    compare_at(Level::detect(), dtype, got, want, places, tolerance, census);
+}
+
+fn compare_at(level: Level, dtype: Dtype, got: &[u8], want: Block<'_>, places: Places<'_>, tolerance: &Tolerance, census: &mut Census) {
     let len = match want {
         Block::Int(want) => want.len(),
         Block::Float(want) => want.len(),
     };
     assert_eq!(got.len(), len * dtype.size(), "bytes of {len} elements of {dtype}");
     census.compared += len as u64;
+    if !tolerance.is_elementwise() {
+        return;
+    }
     let clean = match want {
         Block::Float(want) => clean_floats(level, dtype, got, want, tolerance),
         Block::Int(want) => clean_integers(level, dtype, got, want, tolerance),
     };
     if !clean {
-        collect(dtype, got, want, first_index, tolerance, census);
+        collect(dtype, got, want, places, tolerance, census);
     }
 }
 
@@ -47,27 +70,42 @@ pub fn compare_bytes(dtype: Dtype, got: &[u8], want: &[u8], first_index: u64, to
         census.compared += (got.len() / size) as u64;
         return;
     }
+    if tolerance.bitwise {
+        return compare_bits(dtype, got, want, first_index, tolerance, census);
+    }
     let mut index = first_index;
     for (got, want) in got.chunks(BLOCK * size).zip(want.chunks(BLOCK * size)) {
         let len = got.len() / size;
         if dtype.is_float() {
             let mut values = [0.0; BLOCK];
             widen(level, dtype, want, &mut values);
-            compare_at(level, dtype, got, Block::Float(&values[..len]), index, tolerance, census);
+            compare_at(level, dtype, got, Block::Float(&values[..len]), Places::From(index), tolerance, census);
         } else {
             let mut values = [0; BLOCK];
             for (i, value) in values[..len].iter_mut().enumerate() {
                 *value = dtype.decode(dtype.load(want, i)).to_integer().unwrap_or(0);
             }
-            compare_at(level, dtype, got, Block::Int(&values[..len]), index, tolerance, census);
+            compare_at(level, dtype, got, Block::Int(&values[..len]), Places::From(index), tolerance, census);
         }
         index += len as u64;
     }
 }
 
+/// As [`compare_bytes`], bit by bit: a payload of NaN need not survive the way to f64.
+fn compare_bits(dtype: Dtype, got: &[u8], want: &[u8], first_index: u64, tolerance: &Tolerance, census: &mut Census) {
+    let len = got.len() / dtype.size();
+    census.compared += len as u64;
+    for i in 0..len {
+        let (got, want) = (dtype.load(got, i), dtype.load(want, i));
+        if !tolerance.accepts_bits(dtype, got, want) {
+            census.push(Mismatch::new(dtype, first_index + i as u64, got, dtype.decode(want)), f64::INFINITY);
+        }
+    }
+}
+
 /// Looks at every element of a block in which something may have failed.
 #[cold]
-fn collect(dtype: Dtype, got: &[u8], want: Block<'_>, first_index: u64, tolerance: &Tolerance, census: &mut Census) {
+fn collect(dtype: Dtype, got: &[u8], want: Block<'_>, places: Places<'_>, tolerance: &Tolerance, census: &mut Census) {
     for i in 0..got.len() / dtype.size() {
         let bits = dtype.load(got, i);
         let want = match want {
@@ -77,7 +115,7 @@ fn collect(dtype: Dtype, got: &[u8], want: Block<'_>, first_index: u64, toleranc
         let excess = tolerance.excess(dtype, bits, want);
         // What compares with nothing has failed.
         if excess.is_nan() || excess > 1.0 {
-            census.push(Mismatch::new(dtype, first_index + i as u64, bits, want), excess);
+            census.push(Mismatch::new(dtype, places.of(i), bits, want), excess);
         }
     }
 }
@@ -97,6 +135,10 @@ fn clean_floats(level: Level, dtype: Dtype, got: &[u8], want: &[f64], tolerance:
     }
     if tolerance.is_exact() {
         failed += exact(level, dtype, got, want, nan);
+    }
+    if tolerance.bitwise {
+        // NaN is judged by its payload, element for element. Integers have one zero.
+        failed += if dtype.is_float() { same_bits(level, dtype, got, want) } else { exact(level, dtype, got, want, false) };
     }
     if let Some(ulp) = tolerance.ulp {
         failed += if dtype.is_float() {
@@ -335,6 +377,17 @@ per_level! {
 }
 
 per_level! {
+    fn same_bits(level; dtype: Dtype, got: &[u8], want: &[f64]) -> u32 {
+        each_as!(count, dtype, got, want, E => |got: f64, want: f64| {
+            let want = E::round(want);
+            // Of numbers that are equal, only the zeros have two patterns of bits.
+            let signs_differ = (got.to_bits() ^ want.to_bits()) >> 63 != 0;
+            (got == want) & !signs_differ
+        }, u32::MAX)
+    }
+}
+
+per_level! {
     fn within_ulp(level; dtype: Dtype, got: &[u8], want: &[f64], ulp: u64, nan: bool) -> u32 {
         each_as!(count, dtype, got, want, E => |got: f64, want: f64| {
             // f8e4m3 rounds what is too large to NaN, which is not the NaN that was expected.
@@ -348,7 +401,7 @@ per_level! {
 
 per_level! {
     /// Turns the elements of a float dtype into f64.
-    fn widen(level; dtype: Dtype, bytes: &[u8], out: &mut [f64]) {
+    pub(super) fn widen(level; dtype: Dtype, bytes: &[u8], out: &mut [f64]) {
         #[inline(always)]
         fn go<const SIZE: usize, E: Element<SIZE>>(bytes: &[u8], out: &mut [f64]) {
             out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, bytes)| *out = E::value(bytes));

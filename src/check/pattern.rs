@@ -12,6 +12,8 @@ pub struct Evidence<'a> {
     pub shape: &'a Shape,
     /// Per element: whether it failed its check.
     pub wrong: &'a [bool],
+    /// Whether all elements were compared; what was not counts as right.
+    pub all: bool,
     pub got: &'a [u8],
     /// Rounded to the dtype.
     pub want: &'a [u8],
@@ -250,7 +252,7 @@ impl Found<'_> {
             return None;
         }
         let region = region::name(self.evidence.shape, self.wrong)?;
-        let rest = if self.wrong.len() == self.evidence.wrong.len() { "" } else { ", and no other" };
+        let rest = if !self.evidence.all || self.wrong.len() == self.evidence.wrong.len() { "" } else { ", and no other" };
         Some(region.then("is wrong", "are wrong") + rest)
     }
 }

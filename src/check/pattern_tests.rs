@@ -61,6 +61,7 @@ impl Case {
             dtype: self.dtype,
             shape: &Shape::new(self.dims.clone()).unwrap(),
             wrong: &wrong,
+            all: true,
             got: &got,
             want: &want,
             poison: Some(POISON),
@@ -196,6 +197,7 @@ fn an_element_that_passed_is_never_called_unwritten() {
     let bytes: Vec<u8> = POISON.to_le_bytes().repeat(4);
     let want = [0u8; 16];
     let evidence = Evidence {
+        all: true,
         dtype: Dtype::F32,
         shape: &shape,
         wrong: &[false, false, true, false],

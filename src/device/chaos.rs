@@ -179,13 +179,15 @@ fn with_vars(node: &Node, vars: &[u64]) -> Result<Node> {
     let cmd = match &node.cmd {
         Cmd::Copy { src, dst } => Cmd::Copy { src: *src, dst: *dst },
         Cmd::Fill { dst, pattern } => Cmd::Fill { dst: *dst, pattern: word(*pattern)? },
-        Cmd::Launch { kernel, grid: [x, y, z], args } => {
+        Cmd::Launch { kernel, grid, offset, args } => {
             let arg = |arg: &Arg| match arg {
                 Arg::Scalar(value) => Ok(Arg::Scalar(word(*value)?)),
-                other => Ok(*other),
+                Arg::Struct(values) => values.iter().map(|value| word(*value)).collect::<Result<_>>().map(Arg::Struct),
+                slice_or_null => Ok(slice_or_null.clone()),
             };
             let args = args.iter().map(arg).collect::<Result<_>>()?;
-            Cmd::Launch { kernel: *kernel, grid: [word(*x)?, word(*y)?, word(*z)?], args }
+            let three = |[x, y, z]: [Word; 3]| Ok::<_, DeviceError>([word(x)?, word(y)?, word(z)?]);
+            Cmd::Launch { kernel: *kernel, grid: three(*grid)?, offset: three(*offset)?, args }
         }
     };
     Ok(Node { cmd, after: node.after.clone() })

@@ -14,6 +14,10 @@ pub(crate) enum Probe {
     Where,
     /// `out T y, T s`: y\[0\] = s.
     Scalar(Dtype),
+    /// `out u32 y, struct mixed { u8 a, u32 b, u16 c } p, null`: y\[0..3\] = a, b, c; y\[3\] = 1.
+    Struct,
+    /// `out u32 y`: y\[d\] = the launch's offset in dimension d. Only where launches have one.
+    Offset,
 }
 
 /// A backend under test. `kernel` gives `None` for what it cannot run.
@@ -29,6 +33,8 @@ pub(crate) fn params(probe: Probe) -> Vec<Param> {
         Probe::Step => vec!["inout u32 y".into(), "u32 a".into(), "u32 b".into()],
         Probe::Where => vec!["out u32 y".into()],
         Probe::Scalar(dtype) => vec![format!("out {dtype} y"), format!("{dtype} s")],
+        Probe::Struct => vec!["out u32 y".into(), "struct mixed { u8 a, u32 b, u16 c } p".into(), "null".into()],
+        Probe::Offset => vec!["out u32 y".into()],
     };
     texts.iter().map(|text| Param::parse(text).unwrap()).collect()
 }
@@ -37,10 +43,23 @@ pub(crate) fn params(probe: Probe) -> Vec<Param> {
 pub(crate) fn source(probe: Probe, code: Code) -> KernelSource {
     let name = match probe {
         Probe::Scalar(dtype) => format!("scalar_{dtype}"),
+        Probe::Struct => "struct_".to_string(),
         other => format!("{other:?}").to_lowercase(),
     };
     let (defines, flags, include) = (Vec::new(), Vec::new(), Vec::new());
-    KernelSource { entry: name.clone(), name, code, params: params(probe), local_lens: Vec::new(), block: [1; 3], defines, flags, include }
+    KernelSource {
+        entry: name.clone(),
+        name,
+        code,
+        params: params(probe),
+        local_lens: Vec::new(),
+        block: [1; 3],
+        shared: 0,
+        serial: false,
+        defines,
+        flags,
+        include,
+    }
 }
 
 /// Runs all cases. *Panics* with the case and what is wrong.
@@ -52,6 +71,8 @@ pub(crate) fn conform(suite: &Suite<'_>) {
         fills_of_narrow_dtypes_start_anywhere,
         slices_and_scalars_reach_the_kernel,
         scalars_of_every_dtype_pass_fixed_and_variable,
+        structs_and_null_pass_fixed_and_variable,
+        offsets_reach_the_kernel,
         grids_have_three_dimensions_and_zero_is_no_launch,
         replays_take_their_own_variables_in_order,
         points_order_queues,
@@ -85,7 +106,7 @@ fn fill(dst: Slice, pattern: Word) -> Node {
 }
 
 fn launch(kernel: Kernel, grid: [Word; 3], args: Vec<Arg>) -> Node {
-    Node { cmd: Cmd::Launch { kernel, grid, args }, after: Vec::new() }
+    Node { cmd: Cmd::Launch { kernel, grid, offset: NO_OFFSET, args }, after: Vec::new() }
 }
 
 const ONE: [Word; 3] = [Word::Const(1); 3];
@@ -238,6 +259,42 @@ fn scalars_of_every_dtype_pass_fixed_and_variable(bench: &mut Bench<'_>) {
             }
         }
     }
+}
+
+fn structs_and_null_pass_fixed_and_variable(bench: &mut Bench<'_>) {
+    let Some(kernel) = bench.load(Probe::Struct) else { return };
+    let y = bench.put(&[0; 16]);
+    // What lies above a field's own bits is not its neighbour's.
+    let words = [Word::Const(0xffff_ff07), Word::Var(1), Word::Var(0)];
+    let node = launch(kernel, ONE, vec![Arg::Out(all(y, 16)), Arg::Struct(words.to_vec()), Arg::Null]);
+    let graph = bench.device.record(&[node]).unwrap();
+    for (b, c) in [(0xdead_beef_u64, 0xfffe_u64), (1, 2)] {
+        let point = bench.device.replay(Queue(0), &[], graph, &[c | 0xabc0_0000, b]).unwrap();
+        bench.device.wait(point).unwrap();
+        let got: Vec<u32> = bytemuck::pod_collect_to_vec(&bench.get(all(y, 16)));
+        assert_eq!(got, [7, b as u32, c as u32, 1]);
+    }
+    for args in [vec![Arg::Struct(words[..2].to_vec()), Arg::Null], vec![Arg::Struct(words.to_vec()), Arg::Scalar(words[0])]] {
+        let node = launch(kernel, ONE, [vec![Arg::Out(all(y, 16))], args].concat());
+        assert!(matches!(bench.device.record(&[node]), Err(DeviceError::Failed { .. })));
+    }
+}
+
+fn offsets_reach_the_kernel(bench: &mut Bench<'_>) {
+    let Some(kernel) = bench.load(Probe::Offset) else { return };
+    let y = bench.put(&[0; 12]);
+    let mut node = launch(kernel, ONE, vec![Arg::Out(all(y, 12))]);
+    if let Cmd::Launch { offset, .. } = &mut node.cmd {
+        *offset = [Word::Const(5), Word::Var(0), Word::Const(0)];
+    }
+    let graph = bench.device.record(&[node]).unwrap();
+    for start in [0u64, 70_000] {
+        let point = bench.device.replay(Queue(0), &[], graph, &[start]).unwrap();
+        bench.device.wait(point).unwrap();
+        let got: Vec<u32> = bytemuck::pod_collect_to_vec(&bench.get(all(y, 12)));
+        assert_eq!(got, [5, start as u32, 0]);
+    }
+    assert!(matches!(bench.device.replay(Queue(0), &[], graph, &[1 << 32]), Err(DeviceError::Failed { .. })));
 }
 
 fn grids_have_three_dimensions_and_zero_is_no_launch(bench: &mut Bench<'_>) {

@@ -83,7 +83,7 @@ pub enum Word {
 }
 
 /// One argument of a launch; `local` parameters take none.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arg {
     In(Slice),
@@ -91,7 +91,34 @@ pub enum Arg {
     Inout(Slice),
     /// The low bytes are the scalar's bits, in the dtype of the parameter.
     Scalar(Word),
+    /// One word per field and lane of a struct, or per lane of a scalar with lanes, in order; its low bytes are the bits.
+    Struct(Vec<Word>),
+    /// A null pointer.
+    Null,
 }
+
+impl Arg {
+    /// The words that are passed by value.
+    pub fn words(&self) -> &[Word] {
+        match self {
+            Arg::Scalar(word) => std::slice::from_ref(word),
+            Arg::Struct(words) => words,
+            Arg::In(_) | Arg::Out(_) | Arg::Inout(_) | Arg::Null => &[],
+        }
+    }
+
+    /// The bytes that the kernel reaches, and whether it may write them.
+    pub fn slice(&self) -> Option<(Slice, bool)> {
+        match self {
+            Arg::In(slice) => Some((*slice, false)),
+            Arg::Out(slice) | Arg::Inout(slice) => Some((*slice, true)),
+            Arg::Scalar(_) | Arg::Struct(_) | Arg::Null => None,
+        }
+    }
+}
+
+/// A launch that starts at the first thread.
+pub const NO_OFFSET: [Word; 3] = [Word::Const(0); 3];
 
 /// One command.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -103,7 +130,13 @@ pub enum Cmd {
     /// repeats within the word (of an 8- or 16-bit dtype) may start at any element of that size.
     Fill { dst: Slice, pattern: Word },
     /// A grid of 0 in any dimension is no launch. `args` has one entry per parameter that is not `local`.
-    Launch { kernel: Kernel, grid: [Word; 3], args: Vec<Arg> },
+    Launch {
+        kernel: Kernel,
+        grid: [Word; 3],
+        /// Added to the threads' places where the kernel asks for it, x first; 0 where a device has none. *Units*: threads.
+        offset: [Word; 3],
+        args: Vec<Arg>,
+    },
 }
 
 /// A command with the earlier nodes of its list that it waits for.
@@ -158,6 +191,10 @@ pub struct KernelSource {
     pub local_lens: Vec<u64>,
     /// Threads per block, x first.
     pub block: [u32; 3],
+    /// Scratch of each block besides `local` parameters. *Units*: bytes.
+    pub shared: u64,
+    /// Not re-entrant: its blocks run in order, and never two of its launches at a time.
+    pub serial: bool,
     /// Macro name and text.
     pub defines: Vec<(String, String)>,
     /// Given to the compiler as they stand.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Arg, Cmd, Node, Point, Slice, Word};
+use super::{Arg, Cmd, NO_OFFSET, Node, Point, Slice, Word};
 
 /// Points that are waited for, as text: ` after p1 p2`.
 pub(super) fn text_of_points(after: &[Point]) -> String {
@@ -19,7 +19,7 @@ pub fn text_of(nodes: &[Node]) -> String {
         let command = match &node.cmd {
             Cmd::Copy { src, dst } => format!("copy {} -> {}", slice(src), slice(dst)),
             Cmd::Fill { dst, pattern } => format!("fill {} with {}", slice(dst), word(pattern, true)),
-            Cmd::Launch { kernel, grid, args } => {
+            Cmd::Launch { kernel, grid, offset, args } => {
                 let args: Vec<String> = args
                     .iter()
                     .map(|arg| match arg {
@@ -27,10 +27,15 @@ pub fn text_of(nodes: &[Node]) -> String {
                         Arg::Out(s) => format!("out {}", slice(s)),
                         Arg::Inout(s) => format!("inout {}", slice(s)),
                         Arg::Scalar(w) => word(w, true),
+                        Arg::Struct(words) => {
+                            format!("{{{}}}", words.iter().map(|w| word(w, true)).collect::<Vec<_>>().join(", "))
+                        }
+                        Arg::Null => "null".to_string(),
                     })
                     .collect();
-                let grid: Vec<String> = grid.iter().map(|w| word(w, false)).collect();
-                format!("launch k{} [{}] ({})", kernel.0, grid.join(", "), args.join(", "))
+                let list = |words: &[Word; 3]| words.iter().map(|w| word(w, false)).collect::<Vec<_>>().join(", ");
+                let from = if *offset == NO_OFFSET { String::new() } else { format!(" from [{}]", list(offset)) };
+                format!("launch k{} [{}]{from} ({})", kernel.0, list(grid), args.join(", "))
             }
         };
         let after = node.after.iter().fold(String::new(), |mut text, after| {

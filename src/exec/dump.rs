@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::collect::{RoundInputs, encode, golden};
-use super::explain::evaluate;
+use super::collect::{Round, golden};
+use super::explain::{each, rounded};
 use super::host::HostSide;
 use super::slot::Slot;
 use crate::data;
@@ -41,7 +41,7 @@ impl Dump {
             Ok(()) => {
                 self.rounds.lock().unwrap_or_else(PoisonError::into_inner).push(slot.round);
                 inputs(job, slot, host, &mut files);
-                results(job, plan, slot, host, failures, &mut files);
+                results(Round { job, plan, slot }, host, failures, &mut files);
             }
             Err(error) => files.problems.push(format!("cannot make the folder `{}`: {error}", files.folder.display())),
         }
@@ -81,45 +81,54 @@ fn inputs(job: &Job, slot: &Slot, host: &mut HostSide, files: &mut Files<impl Fn
     }
 }
 
-/// What each check that failed got and wanted.
-fn results(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, failures: &[Failure], files: &mut Files<impl Fn()>) {
-    let mut told: Vec<usize> = Vec::new();
-    for (index, check) in job.checks.iter().enumerate() {
-        let failed = |failure: &&Failure| failure.check.as_ref() == Some(&check.text);
-        let Some(failure) = failures.iter().find(failed) else { continue };
-        let tensor = &job.tensors[check.tensor];
-        let earlier = told.iter().filter(|&&tensor| tensor == check.tensor).count();
-        if earlier == 0
-            && let Some(got) = slot.output(plan, check.tensor)
+/// What each claim that failed got, and what was wanted where a claim is about one tensor.
+fn results(round: Round<'_>, host: &HostSide, failures: &[Failure], files: &mut Files<impl Fn()>) {
+    let Round { job, plan, slot } = round;
+    let failed = |text: &str| failures.iter().any(|failure| failure.check.as_deref() == Some(text));
+    let unknown = |text: &str| failures.iter().any(|f| f.kind == Kind::Evaluation && f.check.as_deref() == Some(text));
+    let mut got: Vec<usize> = Vec::new();
+    let mut result = |id: usize, files: &mut Files<_>| {
+        let tensor = &job.tensors[id];
+        if !got.contains(&id)
+            && let Some(bytes) = slot.output(plan, id)
         {
-            files.write("got", &tensor.name, tensor.dtype, &tensor.shape, got);
+            got.push(id);
+            files.write("got", &tensor.name, tensor.dtype, &tensor.shape, bytes);
         }
-        told.push(check.tensor);
+    };
+    let mut wanted: Vec<usize> = Vec::new();
+    for (index, check) in job.checks.iter().enumerate().filter(|(_, check)| failed(&check.text)) {
+        result(check.tensor, files);
         // Without a value there is nothing that was wanted.
-        let wanted = if failure.kind == Kind::Evaluation { None } else { want(job, plan, slot, host, index) };
-        if let Some(wanted) = wanted {
-            // No tensor's name has a `-` in it.
-            let name = if earlier == 0 { tensor.name.clone() } else { format!("{}-{}", tensor.name, earlier + 1) };
-            files.write("want", &name, tensor.dtype, &tensor.shape, &wanted);
-        }
+        let Some(want) = (if unknown(&check.text) { None } else { want(round, host, index) }) else { continue };
+        let tensor = &job.tensors[check.tensor];
+        let earlier = wanted.iter().filter(|&&tensor| tensor == check.tensor).count();
+        wanted.push(check.tensor);
+        // No tensor's name has a `-` in it.
+        let name = if earlier == 0 { tensor.name.clone() } else { format!("{}-{}", tensor.name, earlier + 1) };
+        files.write("want", &name, tensor.dtype, &tensor.shape, &want);
+    }
+    for condition in job.conditions.iter().filter(|condition| failed(&condition.text)) {
+        condition.program.after_tensors().iter().for_each(|&id| result(id, files));
     }
 }
 
-/// The expectation of a check in the round that is checked, rounded once to the dtype.
-fn want(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, index: usize) -> Option<Vec<u8>> {
+/// The expectation of a check in the round that is checked, rounded once to the dtype. It has the shape of the tensor;
+/// elements that are not compared are as the round left them.
+fn want(round: Round<'_>, host: &HostSide, index: usize) -> Option<Vec<u8>> {
+    let Round { job, plan, slot } = round;
     let check = &job.checks[index];
+    let want = check.wants.get(check.want(slot.set))?;
     let tensor = &job.tensors[check.tensor];
-    let at = check.want(slot.set);
-    let Want::Expr(program) = &check.wants[at] else {
-        return golden(&check.wants[at], slot.round, tensor.bytes()).ok().map(<[u8]>::to_vec);
-    };
-    let size = tensor.dtype.size();
-    let mut bytes = vec![0; tensor.bytes() as usize];
-    let inputs = RoundInputs { plan, slot, host };
-    // As the check prepared it.
-    let scratch = host.scratch[index][at].as_ref()?;
-    evaluate(program, scratch, &inputs, slot.round, |from, block| {
-        encode(tensor.dtype, block, &mut bytes[from * size..(from + block.len()) * size])
+    if let (true, Want::Bytes(_) | Want::File { .. }) = (check.is_whole(), want) {
+        // Every bit as it was given, those of a NaN too.
+        return golden(want, slot.round).ok().map(<[u8]>::to_vec);
+    }
+    let mut bytes = slot.output(plan, check.tensor)?.to_vec();
+    each(round, host, &host.work, index, &mut |place, _, want| {
+        if let Some(want) = want {
+            tensor.dtype.store(&mut bytes, place as usize, rounded(tensor.dtype, want));
+        }
     })?;
     Some(bytes)
 }

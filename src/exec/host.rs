@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::compute::{self, Computed, Made, Tools, of_set};
 use super::progress::{Phase, Progress};
+use super::work::Work;
 use super::{CHUNK, HASHED};
 use crate::data::{self, EVERY_ROUND, Key, Source};
 use crate::expr::{Registers, Scratch};
@@ -38,6 +39,8 @@ pub(super) struct HostSide<'a> {
     pub scratch: Vec<Vec<Option<Scratch>>>,
     /// By check, want and thread.
     pub registers: Vec<Vec<Vec<std::sync::Mutex<Registers>>>>,
+    /// What checks need beyond their expectations.
+    pub work: Work,
     /// Whether work is dealt to the pool.
     pub parallel: bool,
     /// Carried tensors between fresh rounds.
@@ -201,10 +204,8 @@ impl Known {
 /// The tensors that expectations read.
 fn expected(job: &Job) -> impl Iterator<Item = (usize, &Tensor)> {
     let mut expected = vec![false; job.tensors.len()];
-    for want in job.checks.iter().flat_map(|check| &check.wants) {
-        if let Want::Expr(program) = want {
-            program.tensors().iter().for_each(|&id| expected[id] = true);
-        }
+    for &id in job.programs().flat_map(|program| program.tensors()) {
+        expected[id] = true;
     }
     job.tensors.iter().enumerate().filter(move |&(id, _)| expected[id])
 }
@@ -253,6 +254,7 @@ impl<'a> HostSide<'a> {
             next: vec![Vec::new(); job.tensors.len()],
             scratch,
             registers,
+            work: Work::new(job, threads),
             parallel: known.parallel,
             kept: Vec::new(),
             order: SetOrder::new(job),

@@ -9,8 +9,11 @@ mod build;
 mod collect;
 mod compute;
 mod dump;
+mod elements;
 mod explain;
 mod fresh;
+mod gather;
+mod holds;
 mod host;
 mod inputs;
 mod lane;
@@ -18,15 +21,16 @@ mod progress;
 mod salvage;
 mod session;
 mod slot;
+mod work;
 
 use std::path::Path;
 use std::time::Instant;
 
 use crate::check::Census;
 use crate::device::{Device, DeviceError, Trace};
-use crate::job::{Check, Job};
+use crate::job::{Check, Condition, Job};
 use crate::plan::{Host, Plan};
-use crate::verdict::{CheckReport, Event, Failure, Kind, Report, Salvage, Times, Verdict};
+use crate::verdict::{CheckReport, Event, Failure, Kind, Reached, Report, Salvage, Times, Verdict};
 
 pub use inputs::{Inputs, InputsError, inputs};
 pub use progress::{LaneProgress, MOST_LANES, Phase, Progress};
@@ -54,6 +58,8 @@ pub(crate) const HASHED: u64 = crate::expr::BLOCK as u64;
 pub(crate) struct Tally {
     pub run: u64,
     pub checked: u64,
+    /// Rounds in which a check was left out, as the spec asks.
+    pub left_out: u64,
     pub failed_rounds: u64,
     pub explained: u64,
     pub checks: Vec<CheckReport>,
@@ -72,11 +78,14 @@ impl Tally {
     fn new(job: &Job) -> Tally {
         let check = |c: &Check| CheckReport {
             text: c.text.clone(),
-            tolerance: c.tolerance.to_string(),
-            default_tolerance: c.default_tolerance,
+            tolerance: if c.wants.is_empty() { String::new() } else { c.tolerance.words() },
+            default_tolerance: c.default_tolerance && !c.wants.is_empty(),
+            metrics: c.tolerance.metrics().map(|(metric, limit)| Reached { metric, value: metric.best(), limit }).collect(),
             ..CheckReport::default()
         };
-        Tally { checks: job.checks.iter().map(check).collect(), ..Tally::empty() }
+        let condition = |c: &Condition| CheckReport { text: c.text.clone(), condition: true, ..CheckReport::default() };
+        let checks = job.checks.iter().map(check).chain(job.conditions.iter().map(condition)).collect();
+        Tally { checks, ..Tally::empty() }
     }
 
     /// One of no job.
@@ -84,6 +93,7 @@ impl Tally {
         Tally {
             run: 0,
             checked: 0,
+            left_out: 0,
             failed_rounds: 0,
             explained: 0,
             checks: Vec::new(),
@@ -105,7 +115,7 @@ impl Tally {
 
     /// Takes out what was found; what was allocated stays.
     fn clear(&mut self) {
-        (self.run, self.checked, self.failed_rounds, self.explained) = (0, 0, 0, 0);
+        (self.run, self.checked, self.left_out, self.failed_rounds, self.explained) = (0, 0, 0, 0, 0);
         self.checks.iter_mut().for_each(CheckReport::clear);
         self.failures.clear();
         self.salvage.errors.clear();
@@ -117,6 +127,7 @@ impl Tally {
     fn merge(&mut self, later: &Tally) {
         self.run += later.run;
         self.checked += later.checked;
+        self.left_out += later.left_out;
         self.failed_rounds += later.failed_rounds;
         self.last_failed = later.last_failed.or(self.last_failed);
         self.checks.iter_mut().zip(&later.checks).for_each(|(check, later)| check.merge(later));
@@ -232,6 +243,7 @@ impl Executor<'_> {
             not_selected: self.plan.rounds.left_out,
             run: tally.run,
             checked: tally.checked,
+            left_out: tally.left_out,
             failed_rounds: tally.failed_rounds,
             checks: tally.checks,
             failures: tally.failures,
@@ -252,12 +264,13 @@ fn verdict(job: &Job, rounds: u64, tally: &Tally) -> Verdict {
         let unknown = !tally.failures.is_empty() && tally.failures.iter().all(|f| f.kind == Kind::Evaluation);
         return if unknown { Verdict::Error } else { Verdict::Fail };
     }
-    if job.checks.is_empty() {
+    if tally.checks.is_empty() {
         return Verdict::Unchecked;
     }
     // Nothing run, or a round without its checks, is never a pass.
     let whole = tally.run == rounds && tally.checked == tally.run && tally.run > 0;
-    let counted = tally.checks.iter().all(|c| c.rounds == tally.run && c.elements > 0);
+    let every = job.checks.iter().map(|c| c.every).chain(job.conditions.iter().map(|c| c.every));
+    let counted = tally.checks.iter().zip(every).all(|(c, every)| c.rounds == job.due(every, tally.run) && (c.condition || c.elements > 0));
     if whole && counted { Verdict::Pass } else { Verdict::Error }
 }
 

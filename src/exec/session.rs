@@ -217,16 +217,17 @@ fn translate(nodes: &[Node], memories: &[Mem], kernels: &[Kernel]) -> Vec<Node> 
     let cmd = |cmd: &Cmd| match cmd {
         Cmd::Copy { src, dst } => Cmd::Copy { src: slice(src), dst: slice(dst) },
         Cmd::Fill { dst, pattern } => Cmd::Fill { dst: slice(dst), pattern: *pattern },
-        Cmd::Launch { kernel, grid, args } => Cmd::Launch {
+        Cmd::Launch { kernel, grid, offset, args } => Cmd::Launch {
             kernel: kernels[kernel.0 as usize],
             grid: *grid,
+            offset: *offset,
             args: args
                 .iter()
                 .map(|arg| match arg {
                     Arg::In(s) => Arg::In(slice(s)),
                     Arg::Out(s) => Arg::Out(slice(s)),
                     Arg::Inout(s) => Arg::Inout(slice(s)),
-                    Arg::Scalar(word) => Arg::Scalar(*word),
+                    by_value @ (Arg::Scalar(_) | Arg::Struct(_) | Arg::Null) => by_value.clone(),
                 })
                 .collect(),
         },

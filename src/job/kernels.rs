@@ -1,14 +1,18 @@
 //! `[kernels]` -> what a backend builds: parameters, source, block, defines.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 
 use super::names::Resolver;
 use super::places::Places;
+use super::types::spelling;
 use crate::device::KernelSource;
+use crate::device::cpu::is_keyword;
 use crate::diag::{Diagnostic, Place};
 use crate::expr::{self, Scalar};
-use crate::spec::{self, Define, Num};
-use crate::tensor::{Number, Param, ParamKind};
+use crate::spec::{self, Backend, Define, Num, PerBackend};
+use crate::tensor::{Number, Param, ParamKind, Struct};
 
 /// A kernel whose parameters can be read.
 pub(super) struct Kernel {
@@ -18,17 +22,66 @@ pub(super) struct Kernel {
     pub source: Option<KernelSource>,
     /// Whether `block` names a size, so that `threads` can be counted in blocks.
     pub has_block: bool,
+    /// All steps that launch it are kept to other backends: nothing but its parameters is looked at.
+    pub elsewhere: bool,
 }
 
 impl Resolver<'_> {
     /// All kernels in the order of the spec; `None` where one's parameters are not known.
     pub(super) fn kernels(&self) -> IndexMap<String, Option<Kernel>> {
         let root = Place::root().to("kernels");
-        self.spec.kernels.iter().map(|(name, kernel)| (name.clone(), self.kernel(&root.to(name), name, kernel))).collect()
+        let mut launched = HashMap::new();
+        self.launched(&self.spec.steps, true, &mut launched);
+        let kernels = self.spec.kernels.iter().map(|(name, kernel)| {
+            let at = root.to(name);
+            let kernel = if launched.get(name.as_str()) == Some(&false) {
+                self.use_words(kernel);
+                let (params, _) = self.params(&at.to("params"), kernel).unzip();
+                params.map(|params| Kernel { params, block: [1; 3], source: None, has_block: true, elsewhere: true })
+            } else {
+                self.kernel(&at, name, kernel)
+            };
+            (name.clone(), kernel)
+        });
+        kernels.collect()
+    }
+
+    /// By name of a kernel that steps launch: whether one of them may run on this backend.
+    fn launched<'s>(&self, steps: &'s [spec::Step], on: bool, found: &mut HashMap<&'s str, bool>) {
+        for step in steps {
+            let on = on && self.is_on(step);
+            if let Some(kernel) = &step.kernel {
+                *found.entry(kernel).or_default() |= on;
+            }
+            self.launched(step.body.as_deref().unwrap_or_default(), on, found);
+        }
+    }
+
+    /// Counts the names in the expressions of a kernel that is not built here as used.
+    fn use_words(&self, kernel: &spec::Kernel) {
+        let blocks = kernel.block.iter().flat_map(PerBackend::iter).flat_map(|(_, block)| block);
+        let mut texts: Vec<&str> = blocks
+            .chain(&kernel.shared)
+            .filter_map(|value| if let spec::Int::Text(text) = value { Some(text.as_str()) } else { None })
+            .collect();
+        for define in kernel.defines.values() {
+            if let Define::Num(value) = define {
+                texts.extend(value.iter().filter_map(|(_, value)| if let Num::Text(text) = value { Some(text.as_str()) } else { None }));
+            }
+        }
+        for text in texts {
+            if let Ok(expr) = expr::parse(text) {
+                expr.names(&mut |name, _| self.use_name(name));
+            }
+        }
     }
 
     fn kernel(&self, at: &Place, name: &str, kernel: &spec::Kernel) -> Option<Kernel> {
         let params = self.params(&at.to("params"), kernel);
+        let shared = match &kernel.shared {
+            None => Some(0),
+            Some(shared) => self.int_within(&at.to("shared"), shared, "`shared` in bytes", 0, 1 << 32),
+        };
         let block = self.block(&at.to("block"), kernel);
         let defines = self.defines(&at.to("defines"), kernel);
         let code = self.code(at, name, kernel);
@@ -52,6 +105,8 @@ impl Resolver<'_> {
                 params: params.clone(),
                 local_lens: local_lens?,
                 block: block?.unwrap_or([1; 3]),
+                shared: shared?,
+                serial: kernel.serial,
                 defines: defines?,
                 flags,
                 include: include?,
@@ -61,20 +116,31 @@ impl Resolver<'_> {
             has_block: block != Some(None) || self.loaded.lacks(&at.to("block")),
             block: block.flatten().unwrap_or([1; 3]),
             source: source.filter(|_| !damaged),
+            elsewhere: false,
             params,
         })
     }
 
     /// The function's name in the source.
     fn entry(&self, at: &Place, name: &str, kernel: &spec::Kernel) -> Option<String> {
-        let Some(entry) = &kernel.entry else { return Some(name.to_string()) };
-        let (at, entry) = self.pick(&at.to("entry"), entry)?;
+        let (at, entry) = match &kernel.entry {
+            Some(entry) => self.pick(&at.to("entry"), entry)?,
+            None => (at.key(), &name.to_string()),
+        };
         let plain = entry.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !entry.starts_with(|c: char| c.is_ascii_digit());
         if entry.is_empty() || !plain {
             self.report(
                 Diagnostic::error("bad-name", at, format!("`{entry}` is not a function's name"))
                     .help("write the function's name alone, as it stands in the source"),
             );
+            return None;
+        }
+        if self.backend == Backend::Cpu && is_keyword(entry) {
+            let help = match kernel.entry {
+                Some(_) => "write the function's name as it stands in the source".to_string(),
+                None => format!("rename the function, and write `entry = \"...\"` in [kernels.{name}]"),
+            };
+            self.report(Diagnostic::error("bad-name", at, format!("`{entry}` is a word of C and names no function")).help(help));
             return None;
         }
         Some(entry.clone())
@@ -105,7 +171,7 @@ impl Resolver<'_> {
         let mut ok = true;
         for (index, text) in kernel.params.iter().enumerate() {
             let here = at.to(index);
-            let param = match Param::parse(text) {
+            let param = match Param::parse_with(text, self) {
                 Ok(param) => param,
                 Err(error) => {
                     self.report_text("bad-param", &here, error);
@@ -113,7 +179,10 @@ impl Resolver<'_> {
                     continue;
                 }
             };
-            if let Some(first) = params.iter().position(|p| p.name == param.name) {
+            ok &= self.has_type(&here, text, &param);
+            if param.kind != ParamKind::Null
+                && let Some(first) = params.iter().position(|p| p.name == param.name)
+            {
                 ok = false;
                 self.report(
                     Diagnostic::error("name-clash", here.clone(), format!("two parameters are called `{}`", param.name))
@@ -130,6 +199,30 @@ impl Resolver<'_> {
             params.push(param);
         }
         ok.then_some((params, local_lens))
+    }
+
+    /// Whether the backend's language can take a parameter by value.
+    fn has_type(&self, at: &Place, text: &str, param: &Param) -> bool {
+        let at = at.inside(0..text.len());
+        let diagnostic = match &param.kind {
+            _ if self.backend != Backend::Cpu => return true,
+            ParamKind::Struct(Struct { tag: None, .. }) => {
+                let message = format!("struct `{}` has no tag: in C a struct without one agrees with no other", param.name);
+                Diagnostic::error("bad-param", at, message)
+                    .help(format!("write `struct tag {{ ... }} {}`, with the tag that the source gives it", param.name))
+            }
+            ParamKind::Struct(Struct { tag: Some(tag), .. }) if is_keyword(tag) => {
+                Diagnostic::error("bad-param", at, format!("`{tag}` is a word of C and names no struct"))
+            }
+            ParamKind::Scalar if param.lanes == 3 => {
+                let (dtype, name) = (param.dtype, &param.name);
+                Diagnostic::error("bad-param", at, format!("`{text}`: C has no type of three lanes to pass by value"))
+                    .help(format!("write `struct tag {{ {dtype}x3 v }} {name}`, or pass a tensor: `in {dtype}x3 {name}`"))
+            }
+            _ => return true,
+        };
+        self.report(diagnostic);
+        false
     }
 
     /// The length of a local parameter: an expression inside the parameter's text, from byte `start`.
@@ -203,6 +296,20 @@ impl Resolver<'_> {
     fn define(&self, at: &Place, value: &Num) -> Option<String> {
         if let Num::Bool(value) = value {
             return Some(u8::from(*value).to_string());
+        }
+        if let Num::Text(text) = value
+            && !self.spec.dims.contains_key(text.trim())
+            && let Some(dtype) = self.dtype_of(text.trim())
+        {
+            let (dtype, backend) = (dtype?, self.backend);
+            let spelled = spelling(dtype, backend);
+            if spelled.is_none() {
+                self.report(
+                    Diagnostic::error("bad-define", at.clone(), format!("{dtype} has no name in kernels for `{}`", backend.name()))
+                        .help("write { text = \"...\" }"),
+                );
+            }
+            return spelled.map(String::from);
         }
         let scalar: Scalar = self.scalar(at, value, &Places::constant(self, &[]), expr::Place::Float)?;
         match scalar.eval(0).map_err(|e| self.report_text("expression", at, e)).ok()? {

@@ -8,7 +8,7 @@ use super::places::Places;
 use super::steps::{Kernels, Tensors};
 use crate::diag::{Place, TextError};
 use crate::expr::{self, Expr, Name, Scope, Subscript};
-use crate::spec::{Args, Data, Expect, Int, Num, Step};
+use crate::spec::{Args, Data, Expect, Int, Nested, Num, Step};
 
 /// Tensors that steps may write of which nothing more is known.
 #[derive(Default)]
@@ -71,6 +71,14 @@ impl Resolver<'_> {
         }
     }
 
+    /// The numbers of a list, however nested.
+    fn loose_nested(&self, at: &Place, value: &Nested, scope: &dyn Scope) {
+        match value {
+            Nested::Num(num) => self.loose_num(at, num, scope),
+            Nested::List(list) => list.iter().enumerate().for_each(|(index, entry)| self.loose_nested(&at.to(index), entry, scope)),
+        }
+    }
+
     /// The expectation of a tensor that is not known.
     pub fn loose_expect(&self, at: &Place, expect: &Expect, tensors: &Tensors) {
         let scope = Places::anything(self, &[], tensors);
@@ -121,17 +129,17 @@ impl Resolver<'_> {
         match &step.args {
             Some(Args::Positional(args)) => {
                 for (index, arg) in args.iter().enumerate() {
-                    self.loose_num(&args_at.to(index), arg, &scope);
+                    self.loose_nested(&args_at.to(index), arg, &scope);
                 }
             }
             Some(Args::Named(args)) => {
                 for (name, arg) in args {
-                    self.loose_num(&args_at.to(name), arg, &scope);
+                    self.loose_nested(&args_at.to(name), arg, &scope);
                 }
             }
             None => {}
         }
-        for (key, extents) in [("threads", &step.threads), ("grid", &step.grid)] {
+        for (key, extents) in [("threads", &step.threads), ("grid", &step.grid), ("offset", &step.offset)] {
             for (axis, extent) in extents.iter().flatten().enumerate() {
                 if let Int::Text(text) = extent {
                     self.loose_text(&at.to(key).to(axis), text, &scope);
@@ -160,14 +168,14 @@ impl Resolver<'_> {
         match &step.args {
             Some(Args::Positional(args)) => {
                 for arg in args {
-                    if let Num::Text(arg) = arg {
+                    if let Nested::Num(Num::Text(arg)) = arg {
                         text(arg);
                     }
                 }
             }
             Some(Args::Named(args)) => {
                 for arg in args.values() {
-                    if let Num::Text(arg) = arg {
+                    if let Nested::Num(Num::Text(arg)) = arg {
                         text(arg);
                     }
                 }

@@ -3,21 +3,28 @@
 
 mod checks;
 mod computed;
+mod conditions;
 mod flow;
 mod kernels;
 mod launch;
 mod loose;
 mod names;
+mod parts;
 mod places;
+mod requires;
 mod select;
 mod sets;
 mod source;
 mod steps;
 mod tensors;
+mod tolerances;
+mod types;
 mod unroll;
 mod unused;
 mod values;
+mod vars;
 mod views;
+mod wants;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,16 +32,19 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::check::Tolerance;
+use crate::check::{Multiset, Part, Tolerance};
 use crate::data::{Npy, Source};
 use crate::device::{KernelSource, Word};
 use crate::diag::{Diagnostic, Place, TextError};
-use crate::expr::{Program, Scalar};
+use crate::expr::{Binary, Program, Scalar};
 use crate::spec::{Backend, Loaded, Order};
-use crate::tensor::{Access, Dtype, Number, RangeError, Shape};
+use crate::tensor::{Access, Dtype, Number, Shape};
 
 pub use names::MOST_ROUNDS;
+pub use requires::Requirement;
 pub use select::SetOrder;
+pub(crate) use vars::repeat_to_32;
+pub use vars::{Var, VarError, VarSource};
 
 /// Code of the diagnostic that says that `--only` leaves nothing to run.
 pub const NOTHING_SELECTED: &str = "nothing-selected";
@@ -49,6 +59,8 @@ pub struct Job {
     pub tags: Vec<String>,
     /// The reason for which the job is expected to fail.
     pub xfail: Option<String>,
+    /// What a device must have to run it.
+    pub requires: Vec<Requirement>,
     pub backend: Backend,
     pub dims: IndexMap<String, i128>,
     pub tensors: Vec<Tensor>,
@@ -65,7 +77,22 @@ pub struct Job {
     pub only: Vec<u32>,
     pub rounds: Rounds,
     pub checks: Vec<Check>,
+    /// Claims of which no single tensor is the subject. In reports they come after the checks.
+    pub conditions: Vec<Condition>,
     pub limits: Limits,
+}
+
+impl Job {
+    /// The tensors that are read back after a round; one may come more than once.
+    pub fn read_back(&self) -> impl Iterator<Item = usize> + '_ {
+        let named = |condition: &'_ Condition| condition.program.after_tensors().to_vec();
+        self.checks.iter().map(|check| check.tensor).chain(self.conditions.iter().flat_map(named))
+    }
+
+    /// Every program that a check evaluates.
+    pub fn programs(&self) -> impl Iterator<Item = &Arc<Program>> + '_ {
+        self.checks.iter().flat_map(Check::programs).chain(self.conditions.iter().flat_map(Condition::programs))
+    }
 }
 
 /// A tensor with its contents at the start of a round.
@@ -114,20 +141,40 @@ pub struct Step {
     pub origin: u32,
     /// Values of the loop variables around it, outermost first.
     pub turn: Vec<i128>,
+    /// Earlier steps that it waits for besides those that its reads and writes make it wait for, ascending.
+    pub after: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
 pub enum Action {
-    Launch { kernel: usize, grid: [Word; 3], args: Vec<Argument> },
-    Copy { src: View, dst: View },
-    Fill { dst: View, pattern: Word },
+    Launch {
+        kernel: usize,
+        grid: [Word; 3],
+        /// *Units*: threads.
+        offset: [Word; 3],
+        args: Vec<Argument>,
+    },
+    Copy {
+        src: View,
+        dst: View,
+    },
+    Fill {
+        dst: View,
+        pattern: Word,
+    },
 }
 
 /// One argument of a launch; `Word::Var` points into `Job::vars`.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Argument {
-    Tensor { access: Access, view: View },
+    Tensor {
+        access: Access,
+        view: View,
+    },
     Scalar(Word),
+    /// One word per field and lane of a struct, or per lane of a scalar with lanes.
+    Struct(Vec<Word>),
+    Null,
 }
 
 /// A contiguous byte range of a tensor.
@@ -155,7 +202,7 @@ impl Action {
         };
         let launched = args.iter().filter_map(|arg| match arg {
             Argument::Tensor { access, view } => Some((*access, *view)),
-            Argument::Scalar(_) => None,
+            Argument::Scalar(_) | Argument::Struct(_) | Argument::Null => None,
         });
         launched.chain(pair.into_iter().flatten())
     }
@@ -171,27 +218,6 @@ pub struct Origin {
     pub loops: Vec<String>,
 }
 
-/// A value that differs from round to round: one 64-bit word of a replay.
-#[derive(Clone, Debug)]
-pub struct Var {
-    pub text: String,
-    pub source: VarSource,
-}
-
-#[derive(Clone, Debug)]
-pub enum VarSource {
-    /// A scalar argument, in the bits of a dtype.
-    Scalar { value: Scalar, dtype: Dtype },
-    /// The word of a fill, the bits of a dtype repeated to 32.
-    Pattern { value: Scalar, dtype: Dtype },
-    /// Blocks of a launch.
-    Blocks(Scalar),
-    /// Blocks that cover so many threads.
-    Threads { value: Scalar, block: u32 },
-    /// The one element of a tensor's contents in this round.
-    Tensor(usize),
-}
-
 /// How often, in which order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Rounds {
@@ -201,26 +227,99 @@ pub struct Rounds {
     pub order: Order,
 }
 
-/// One claim about one tensor.
+/// One claim about one tensor, or a part of it.
 #[derive(Clone, Debug)]
 pub struct Check {
     pub tensor: usize,
-    /// What the tensor must be: one for all rounds, or one per set.
+    /// The box that is compared; `None` for all of the tensor.
+    pub part: Option<Part>,
+    /// Only elements where it is true are compared. Of the tensor's shape, or the part's.
+    pub mask: Option<Arc<Program>>,
+    /// What the tensor must be: one for all rounds, or one per set; none where it must be written, whatever with.
+    /// Of the tensor's shape, or the part's.
     pub wants: Vec<Want>,
     /// Its expectation is what the carried tensor holds at the start of the next round.
     pub keeps: bool,
     pub tolerance: Tolerance,
     /// The tolerance is the dtype's default.
     pub default_tolerance: bool,
+    /// The elements may come in any order.
+    pub unordered: bool,
+    /// No element may hold the poison.
+    pub written: bool,
+    pub every: Every,
     pub place: Place,
     /// The claim in the spec's words.
     pub text: String,
+}
+
+/// A claim about tensors at the start and at the end of a round.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// One truth value.
+    pub program: Arc<Program>,
+    /// Where it compares two numbers: both, and the sign between them.
+    pub sides: Option<(Arc<Program>, Binary, Arc<Program>)>,
+    /// It asks for NaN or finite values itself, so NaN at the end of a round does not make it false.
+    pub asks_nan: bool,
+    pub every: Every,
+    pub place: Place,
+    /// The claim in the spec's words.
+    pub text: String,
+}
+
+impl Condition {
+    /// The whole, and both sides where it compares two numbers.
+    pub fn programs(&self) -> impl Iterator<Item = &Arc<Program>> + '_ {
+        [Some(&self.program), self.sides.as_ref().map(|s| &s.0), self.sides.as_ref().map(|s| &s.2)].into_iter().flatten()
+    }
+}
+
+/// In which rounds a claim is checked: every so many, and the last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Every(pub u64);
+
+impl Every {
+    /// Whether a round is one of them: by its number, and whether it is the last that is run.
+    pub fn is_due(self, round: u64, last: bool) -> bool {
+        last || (round + 1).is_multiple_of(self.0.max(1))
+    }
+
+    /// How many of the first `run` rounds of so many are, where all are run.
+    fn due(self, run: u64, count: u64) -> u64 {
+        let every = self.0.max(1);
+        run / every + u64::from(run > 0 && run == count && !count.is_multiple_of(every))
+    }
 }
 
 impl Check {
     /// Index into `wants` for a round with this set.
     pub fn want(&self, set: u32) -> usize {
         if self.wants.len() > 1 { set as usize } else { 0 }
+    }
+
+    /// Its expectations that are expressions, and its mask.
+    pub fn programs(&self) -> impl Iterator<Item = &Arc<Program>> + '_ {
+        let wants = self.wants.iter().filter_map(|want| match want {
+            Want::Expr(program) => Some(program),
+            Want::Bytes(_) | Want::File { .. } => None,
+        });
+        wants.chain(&self.mask)
+    }
+
+    /// Elements that are compared, before a mask.
+    pub fn elements(&self, tensor: &Tensor) -> u64 {
+        self.part.as_ref().map_or(tensor.shape.elements(), Part::elements)
+    }
+
+    /// What sorting the elements takes. *Units*: bytes.
+    pub fn sorted_bytes(&self, tensor: &Tensor) -> u64 {
+        if self.unordered { Multiset::bytes(tensor.dtype, self.elements(tensor)) } else { 0 }
+    }
+
+    /// Whether all elements are compared in their order: the expectation is then known of every element.
+    pub fn is_whole(&self) -> bool {
+        self.part.is_none() && self.mask.is_none() && !self.unordered
     }
 }
 
@@ -380,59 +479,6 @@ impl Draw {
     }
 }
 
-/// Why a variable has no value in a round.
-#[derive(Clone, PartialEq, Debug)]
-pub struct VarError(pub String);
-
-impl From<TextError> for VarError {
-    fn from(error: TextError) -> VarError {
-        VarError(error.message)
-    }
-}
-
-impl From<RangeError> for VarError {
-    fn from(error: RangeError) -> VarError {
-        VarError(error.to_string())
-    }
-}
-
-impl Var {
-    /// The word of a round; `element` gives the bits of a one-element tensor's contents in it.
-    ///
-    /// *Errors*: division by zero, a value out of the dtype's range, a negative grid.
-    pub fn word(&self, round: u64, element: &mut dyn FnMut(usize) -> u64) -> Result<u64, VarError> {
-        let blocks = |number: Number| match number.to_integer() {
-            Some(n) if (0..=i128::from(u32::MAX)).contains(&n) => Ok(n as u64),
-            _ => Err(VarError(format!("`{}` is {number} in round {round}, a grid holds 0 to {}", self.text, u32::MAX))),
-        };
-        Ok(match &self.source {
-            VarSource::Scalar { value, dtype } => dtype.encode(value.eval(round)?)?,
-            VarSource::Pattern { value, dtype } => repeat_to_32(dtype.encode(value.eval(round)?)?, *dtype),
-            VarSource::Blocks(value) => blocks(value.eval(round)?)?,
-            VarSource::Threads { value, block } => {
-                let threads = value.eval(round)?;
-                match threads.to_integer() {
-                    Some(n) if n >= 0 => {
-                        let block = i128::from(*block);
-                        blocks(Number::Int(n / block + i128::from(n % block != 0)))?
-                    }
-                    _ => return Err(VarError(format!("`{}` is {threads} in round {round}, threads are at least 0", self.text))),
-                }
-            }
-            VarSource::Tensor(tensor) => element(*tensor),
-        })
-    }
-}
-
-/// The bits of an element of at most 4 bytes, repeated to a 32-bit word.
-pub(crate) fn repeat_to_32(bits: u64, dtype: Dtype) -> u64 {
-    match dtype.size() {
-        1 => (bits & 0xff) * 0x0101_0101,
-        2 => (bits & 0xffff) * 0x0001_0001,
-        _ => bits & 0xffff_ffff,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -451,22 +497,25 @@ mod tests {
     }
 
     #[test]
+    fn the_last_round_is_always_checked() {
+        let due = |every, count| (0..count).filter(|&round| Every(every).is_due(round, round + 1 == count)).collect::<Vec<_>>();
+        assert_eq!(due(1, 3), [0, 1, 2]);
+        assert_eq!(due(10, 25), [9, 19, 24]);
+        assert_eq!(due(10, 20), [9, 19]);
+        assert_eq!(due(10, 3), [2]);
+        for (every, count) in [(1, 3), (10, 25), (10, 20), (10, 3), (3, 1)] {
+            for run in 0..=count {
+                let found = (0..run).filter(|&round| Every(every).is_due(round, round + 1 == count)).count() as u64;
+                assert_eq!(Every(every).due(run, count), found, "{every} {count} {run}");
+            }
+        }
+    }
+
+    #[test]
     fn integers_are_drawn_between_whole_numbers() {
         let low = Some(scalar("round / 2", crate::expr::Place::Float));
         let draw = Draw { source: Source::Integers { low: 0, high: 9 }, numbers: [low, None] };
         assert!(matches!(draw.at(4), Ok(Source::Integers { low: 2, high: 9 })));
         assert_eq!(draw.at(5).err().map(|e| e.message), Some("2.5 is not a whole number".into()));
-    }
-
-    #[test]
-    fn blocks_cover_the_threads_and_no_number_overflows() {
-        let word = |text: &str| {
-            let source = VarSource::Threads { value: scalar(text, crate::expr::Place::Integer), block: 32 };
-            Var { text: text.into(), source }.word(0, &mut |_| 0)
-        };
-        for (text, blocks) in [("0", 0), ("1", 1), ("32", 1), ("33", 2), ("2**37 - 32", u64::from(u32::MAX))] {
-            assert_eq!(word(text), Ok(blocks), "{text}");
-        }
-        assert!(word("2**126 - 1 + 2**126").is_err());
     }
 }

@@ -145,11 +145,12 @@ impl<'a> Resolver<'a> {
         let mut tensors = self.tensors();
         let kernels = self.kernels();
         let lowered = self.steps(&mut tensors, &kernels, rounds);
-        let checks = self.checks(&tensors, &lowered, rounds);
+        let (checks, conditions) = self.checks(&tensors, &lowered, rounds);
         self.flow(&tensors, &lowered);
-        self.unused(&tensors, &kernels, &lowered);
+        self.unused(&tensors, &kernels, &lowered, &conditions);
         self.header();
         let only = self.only(rounds);
+        let requires = self.requirements();
         let clean = self.problems.borrow().iter().all(|d| d.severity < crate::diag::Severity::Error);
         if !clean || !self.loaded.diagnostics.iter().all(|d| d.severity < crate::diag::Severity::Error) {
             return None;
@@ -157,6 +158,21 @@ impl<'a> Resolver<'a> {
         let mut table = Vec::with_capacity(tensors.len());
         for tensor in tensors.into_values() {
             table.push(tensor?);
+        }
+        // Kernels that no step of this backend launches are not built for it.
+        let (mut sources, mut ids) = (Vec::with_capacity(kernels.len()), Vec::with_capacity(kernels.len()));
+        for kernel in kernels.into_values() {
+            let kernel = kernel?;
+            ids.push(sources.len());
+            if !kernel.elsewhere {
+                sources.push(kernel.source?);
+            }
+        }
+        let mut steps = lowered.steps;
+        for step in &mut steps {
+            if let super::Action::Launch { kernel, .. } = &mut step.action {
+                *kernel = ids[*kernel];
+            }
         }
         let fallback =
             || std::path::Path::new(&self.loaded.source.name).file_stem().map_or("job".into(), |s| s.to_string_lossy().into_owned());
@@ -166,17 +182,19 @@ impl<'a> Resolver<'a> {
             summary: self.spec.summary.clone(),
             tags: self.spec.tags.clone(),
             xfail: self.spec.xfail.clone(),
+            requires,
             backend: self.backend,
             dims: dims.into_iter().collect(),
             tensors: table,
-            kernels: kernels.into_values().map(|k| k?.source).collect::<Option<Vec<_>>>()?,
-            steps: lowered.steps,
+            kernels: sources,
+            steps,
             origins: lowered.origins,
             vars: lowered.vars,
             sets: self.set_names(),
             only,
             rounds: rounds?,
             checks,
+            conditions,
             limits: self.limits(),
         })
     }
@@ -197,12 +215,13 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Dims, tensors and kernels have names that are names, and dims and tensors share one namespace.
+    /// Dims, types, tensors and kernels have names that are names, and all but kernels share one namespace.
     fn names(&self) {
         let root = Place::root();
         let spec = self.spec;
         let lists = [
             ("dims", spec.dims.keys().collect::<Vec<_>>()),
+            ("types", spec.types.keys().collect()),
             ("tensors", spec.tensors.keys().collect()),
             ("kernels", spec.kernels.keys().collect()),
         ];
@@ -217,14 +236,25 @@ impl<'a> Resolver<'a> {
                     );
                 } else if list != "kernels" && (expr::is_reserved(name) || Dtype::from_name(name).is_some()) {
                     self.report(Diagnostic::error("bad-name", at, format!("`{name}` is a word of the language and can name nothing else")));
-                } else if list == "tensors" && spec.dims.contains_key(name) {
+                } else if let Some((other, first)) = self.other_of_name(list, name) {
+                    let what = if list == "types" { "type" } else { "tensor" };
                     self.report(
-                        Diagnostic::error("name-clash", at, format!("`{name}` names a dim and a tensor"))
-                            .help("dims, tensors and loop variables share one namespace: rename one of them")
-                            .also(root.to("dims").to(name).key(), "the dim"),
+                        Diagnostic::error("name-clash", at, format!("`{name}` names a {other} and a {what}"))
+                            .help("dims, types, tensors and loop variables share one namespace: rename one of them")
+                            .also(first, format!("the {other}")),
                     );
                 }
             }
+        }
+    }
+
+    /// What else has a name of a list, where it stands before that list in the order dims, types, tensors.
+    fn other_of_name(&self, list: &str, name: &str) -> Option<(&'static str, Place)> {
+        let at = |list: &str| Place::root().to(list).to(name).key();
+        match list {
+            "types" | "tensors" if self.spec.dims.contains_key(name) => Some(("dim", at("dims"))),
+            "tensors" if self.spec.types.contains_key(name) => Some(("type", at("types"))),
+            _ => None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! their place among those that are run, by which they are dealt.
 
 use super::names::Resolver;
-use super::{Job, Rounds};
+use super::{Every, Job, Rounds};
 use crate::data;
 use crate::diag::{Diagnostic, Place};
 use crate::spec::Order;
@@ -104,6 +104,16 @@ impl Job {
     /// How many rounds are run.
     pub fn runs(&self) -> u64 {
         SetOrder::new(self).runs_below(self.rounds.count)
+    }
+
+    /// How many of the rounds that are run first a claim is checked in.
+    pub fn due(&self, every: Every, run: u64) -> u64 {
+        let count = self.runs();
+        if self.only.is_empty() {
+            return every.due(run, count);
+        }
+        let mut order = SetOrder::new(self);
+        (0..run).filter(|&nth| every.is_due(order.round(nth), nth + 1 == count)).count() as u64
     }
 }
 

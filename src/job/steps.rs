@@ -24,26 +24,64 @@ pub(super) struct Lowered {
     pub vars: Vec<Var>,
     /// Tensors whose element is passed by value, with the place that does so.
     pub by_value: Vec<(usize, Place)>,
-    /// By origin: where the tensors that a step reads and writes stand, in the order of `Action::views`.
-    pub view_places: Vec<Vec<Place>>,
+    /// By origin.
+    pub notes: Vec<Notes>,
     /// What steps that are broken may write.
     pub maybe: Maybe,
+}
+
+/// What is known of a step of the spec besides its `Origin`.
+#[derive(Default)]
+pub(super) struct Notes {
+    /// Where the tensors that it reads and writes stand, in the order of `Action::views`.
+    pub views: Vec<Place>,
+    /// Origins that it waits for by its `after`.
+    pub after: Vec<u32>,
+    /// The same bytes may be read and written.
+    pub overlap: bool,
 }
 
 impl Lowered {
     /// Where a step's tensor stands.
     pub fn view_place(&self, origin: u32, index: usize) -> Place {
-        let places = self.view_places.get(origin as usize).and_then(|places| places.get(index));
+        let places = self.notes.get(origin as usize).and_then(|notes| notes.views.get(index));
         places.cloned().unwrap_or_else(|| self.origins[origin as usize].place.clone())
     }
 }
 
 /// A step whose names are bound.
 pub(super) enum Bound {
-    Launch { origin: u32, kernel: usize, grid: Grid, args: Vec<Arg> },
-    Copy { origin: u32, src: Region, dst: Region },
-    Fill { origin: u32, dst: Region, at: Place, value: Num },
-    For { var: String, at: Place, low: Expr, high: Expr, body: Vec<Bound> },
+    Launch {
+        origin: u32,
+        kernel: usize,
+        grid: Grid,
+        offset: Vec<(Place, Int)>,
+        args: Vec<Arg>,
+    },
+    Copy {
+        origin: u32,
+        src: Region,
+        dst: Region,
+    },
+    Fill {
+        origin: u32,
+        dst: Region,
+        at: Place,
+        value: Num,
+    },
+    For {
+        var: String,
+        at: Place,
+        low: Expr,
+        high: Expr,
+        body: Vec<Bound>,
+    },
+    /// A step that is left out where its condition is 0.
+    When {
+        at: Place,
+        condition: Expr,
+        step: Box<Bound>,
+    },
 }
 
 /// The launch size in the spec's terms, x first.
@@ -58,6 +96,8 @@ pub(super) struct Region {
     pub at: Place,
     pub tensor: usize,
     pub view: expr::View,
+    /// Its bytes are elements of this dtype.
+    pub cast: Option<Dtype>,
 }
 
 pub(super) enum Arg {
@@ -67,15 +107,35 @@ pub(super) enum Arg {
         /// The kernel takes so many elements at a time.
         lanes: u32,
     },
-    Scalar {
+    Scalar(Value),
+    /// A struct, or a scalar with lanes.
+    Struct(Vec<Value>),
+    Null,
+}
+
+/// One number that is passed by value.
+pub(super) enum Value {
+    Number {
         at: Place,
         value: Num,
         dtype: Dtype,
     },
-    /// The one element of a tensor, passed by value.
+    /// The one element of a tensor.
     Element {
         tensor: usize,
     },
+}
+
+/// Binds the names of steps, one after the other.
+pub(super) struct Binder<'r, 'a> {
+    pub resolver: &'r Resolver<'a>,
+    pub tensors: &'r Tensors,
+    pub kernels: &'r Kernels,
+    pub lowered: &'r mut Lowered,
+    /// Variables of the loops around, outermost first.
+    pub loops: Vec<String>,
+    /// Named steps so far.
+    names: IndexMap<String, (u32, Place)>,
 }
 
 impl Resolver<'_> {
@@ -83,7 +143,8 @@ impl Resolver<'_> {
     pub(super) fn steps(&self, tensors: &mut Tensors, kernels: &Kernels, rounds: Option<Rounds>) -> Lowered {
         let mut lowered = Lowered::default();
         self.lost_steps(&mut lowered.maybe);
-        let bound = self.bind_steps(&Place::root().to("steps"), &self.spec.steps, tensors, kernels, &mut lowered, &mut Vec::new());
+        let mut binder = Binder { resolver: self, tensors, kernels, lowered: &mut lowered, loops: Vec::new(), names: IndexMap::new() };
+        let bound = binder.steps(&Place::root().to("steps"), &self.spec.steps);
         unroll::unroll(self, bound, tensors, kernels, rounds, &mut lowered);
         for (tensor, place) in std::mem::take(&mut lowered.by_value) {
             let writer = lowered.steps.iter().find(|s| s.action.views().any(|(access, view)| access.writes() && view.tensor == tensor));
@@ -100,35 +161,118 @@ impl Resolver<'_> {
         lowered
     }
 
-    fn bind_steps(
-        &self,
-        at: &Place,
-        steps: &[spec::Step],
-        tensors: &Tensors,
-        kernels: &Kernels,
-        lowered: &mut Lowered,
-        loops: &mut Vec<String>,
-    ) -> Vec<Bound> {
+    /// Whether a step may run on this backend, by its `on`.
+    pub(super) fn is_on(&self, step: &spec::Step) -> bool {
+        step.on.as_ref().is_none_or(|on| on.is_empty() || on.contains(&self.backend))
+    }
+}
+
+impl Binder<'_, '_> {
+    fn steps(&mut self, at: &Place, steps: &[spec::Step]) -> Vec<Bound> {
         let mut bound = Vec::new();
         for (index, step) in steps.iter().enumerate() {
             let here = at.to(index);
-            match self.bind_step(&here, step, tensors, kernels, lowered, loops) {
+            let by_value = self.lowered.by_value.len();
+            let on = self.on(&here, step);
+            let next = self.conditional(&here, step);
+            if !on {
+                // Its names are known and used, and that is all.
+                self.lowered.by_value.truncate(by_value);
+                continue;
+            }
+            match next {
                 Some(next) => bound.push(next),
-                None => self.may_write(&here, step, tensors, kernels, &mut lowered.maybe),
+                None => self.resolver.may_write(&here, step, self.tensors, self.kernels, &mut self.lowered.maybe),
             }
         }
         bound
     }
 
-    fn bind_step(
-        &self,
-        at: &Place,
-        step: &spec::Step,
-        tensors: &Tensors,
-        kernels: &Kernels,
-        lowered: &mut Lowered,
-        loops: &mut Vec<String>,
-    ) -> Option<Bound> {
+    fn on(&self, at: &Place, step: &spec::Step) -> bool {
+        if step.on.as_ref().is_some_and(Vec::is_empty) {
+            self.resolver.report(
+                Diagnostic::error("empty", at.to("on"), "`on` names no backend: the step would run nowhere")
+                    .help("write the backends that have the step, such as `on = [\"cpu\", \"cuda\"]`, or leave `on` out"),
+            );
+        }
+        self.resolver.is_on(step)
+    }
+
+    fn conditional(&mut self, at: &Place, step: &spec::Step) -> Option<Bound> {
+        let Some(when) = &step.when else { return self.step(at, step) };
+        let when_at = at.to("when");
+        let condition = match when {
+            Num::Bool(value) => Some(Expr { span: 0..0, kind: expr::ExprKind::Number(crate::tensor::Number::Int((*value).into())) }),
+            Num::Text(text) => self.resolver.parse(&when_at, text),
+            Num::Int(_) | Num::Float(_) => {
+                self.resolver.report(
+                    Diagnostic::error("wrong-type", when_at.clone(), "`when` is a number, it is a condition")
+                        .help("write a comparison of dims in quotes, such as `when = \"splits > 1\"`"),
+                );
+                None
+            }
+        };
+        let step = self.step(at, step);
+        Some(Bound::When { at: when_at, condition: condition?, step: Box::new(step?) })
+    }
+
+    /// The place of `Lowered::origins` of a step, once its kind is known.
+    fn origin(&mut self, at: &Place, step: &spec::Step, label: String, views: &[&str]) -> u32 {
+        let origin = self.lowered.origins.len() as u32;
+        let after = self.after(at, step);
+        self.lowered.origins.push(Origin { place: at.clone(), label, loops: self.loops.clone() });
+        self.lowered.notes.push(Notes { views: views.iter().map(|key| at.to(*key)).collect(), after, overlap: step.overlap });
+        if let Some(name) = &step.name {
+            self.name(&at.to("name"), name, origin);
+        }
+        origin
+    }
+
+    fn name(&mut self, at: &Place, name: &str, origin: u32) {
+        if name.trim().is_empty() {
+            self.resolver.report(Diagnostic::error("empty", at.clone(), "the name of a step is empty").help("leave it out, or write one"));
+        } else if let Some((_, first)) = self.names.get(name) {
+            self.resolver.report(
+                Diagnostic::error("name-clash", at.clone(), format!("two steps are called `{name}`"))
+                    .help("`after` names steps: rename one of them")
+                    .also(first.clone(), "the first"),
+            );
+        } else {
+            self.names.insert(name.to_string(), (origin, at.clone()));
+        }
+    }
+
+    /// The origins of the steps that a step's `after` names.
+    fn after(&self, at: &Place, step: &spec::Step) -> Vec<u32> {
+        let mut origins = Vec::new();
+        for (index, name) in step.after.iter().flatten().enumerate() {
+            let at = at.to("after").to(index);
+            match self.names.get(name) {
+                Some((origin, _)) => origins.push(*origin),
+                None if step.name.as_ref() == Some(name) => {
+                    self.resolver.report(Diagnostic::error("after", at, format!("`{name}` is this step: it cannot wait for itself")));
+                }
+                None if is_named(&self.resolver.spec.steps, name) => {
+                    self.resolver.report(
+                        Diagnostic::error("after", at, format!("step `{name}` stands after this one: a step waits for earlier ones"))
+                            .help(format!("move this step behind `{name}`")),
+                    );
+                }
+                None => {
+                    let names: Vec<&String> = self.names.keys().collect();
+                    let mut diagnostic = Diagnostic::error("unknown-name", at, format!("no earlier step is called `{name}`"));
+                    diagnostic = match names.is_empty() {
+                        true => diagnostic.help(format!("write `name = \"{name}\"` in the step that this one waits for")),
+                        false => diagnostic.did_you_mean(name, &names, "named steps so far"),
+                    };
+                    self.resolver.report(diagnostic);
+                }
+            }
+        }
+        origins
+    }
+
+    fn step(&mut self, at: &Place, step: &spec::Step) -> Option<Bound> {
         let kinds: Vec<&str> = [
             step.kernel.is_some().then_some("kernel"),
             step.copy.is_some().then_some("copy"),
@@ -139,7 +283,7 @@ impl Resolver<'_> {
         .flatten()
         .collect();
         // What was taken out while reading may be what says which kind of step it is.
-        if kinds.is_empty() && self.loaded.is_damaged(at) {
+        if kinds.is_empty() && self.resolver.loaded.is_damaged(at) {
             return None;
         }
         let [kind] = kinds.as_slice() else {
@@ -153,57 +297,67 @@ impl Resolver<'_> {
             };
             let help = if kinds.is_empty() { "write one of them" } else { "write one [[steps]] for each action" };
             let place = if kinds.is_empty() { at.clone() } else { at.to(kinds[1]).key() };
-            self.report(Diagnostic::error("step-kind", place, message).help(help));
+            self.resolver.report(Diagnostic::error("step-kind", place, message).help(help));
             return None;
         };
         self.misplaced_keys(at, step, kind);
-        let mut origin = |label: String, views: &[&str]| {
-            lowered.origins.push(Origin { place: at.clone(), label, loops: loops.clone() });
-            lowered.view_places.push(views.iter().map(|key| at.to(*key)).collect());
-            lowered.origins.len() as u32 - 1
-        };
         match *kind {
             "kernel" => {
-                let origin = origin(step.kernel.clone().unwrap_or_default(), &[]);
-                self.bind_launch(at, step, tensors, kernels, lowered, loops, origin)
+                let origin = self.origin(at, step, step.kernel.clone().unwrap_or_default(), &[]);
+                self.launch(at, step, origin)
             }
             "copy" => {
-                let (from, to) = (step.copy.as_deref().unwrap_or(""), step.to.as_deref());
-                let Some(to) = to else {
-                    if !self.loaded.lacks(&at.to("to")) {
-                        self.report(
-                            Diagnostic::error("missing-key", at.to("copy").key(), "`copy` has no `to`")
-                                .help("write `to = \"name\"`: the tensor that is written"),
-                        );
-                    }
+                let from = step.copy.as_deref().unwrap_or("");
+                let Some(to) = step.to.as_deref() else {
+                    self.missing(at, "copy", "to", "write `to = \"name\"`: the tensor that is written");
                     return None;
                 };
-                let src = self.region(&at.to("copy"), from, tensors, loops);
-                let dst = self.region(&at.to("to"), to, tensors, loops);
-                let origin = origin(format!("copy {from} -> {to}"), &["copy", "to"]);
+                let src = self.whole_dtype(self.region(&at.to("copy"), from), "copy");
+                let dst = self.whole_dtype(self.region(&at.to("to"), to), "copy");
+                let origin = self.origin(at, step, format!("copy {from} -> {to}"), &["copy", "to"]);
                 src.zip(dst).map(|(src, dst)| Bound::Copy { origin, src, dst })
             }
             "fill" => {
                 let name = step.fill.as_deref().unwrap_or("");
-                let origin = origin(format!("fill {name}"), &["fill"]);
+                let origin = self.origin(at, step, format!("fill {name}"), &["fill"]);
                 let Some(value) = &step.value else {
-                    if !self.loaded.lacks(&at.to("with")) {
-                        self.report(
-                            Diagnostic::error("missing-key", at.to("fill").key(), "`fill` has no `with`")
-                                .help("write `with = 0.0`: the number"),
-                        );
-                    }
+                    self.missing(at, "fill", "with", "write `with = 0.0`: the number");
                     return None;
                 };
-                let region = self.region(&at.to("fill"), name, tensors, loops);
+                let region = self.whole_dtype(self.region(&at.to("fill"), name), "fill");
                 if region.is_none() {
-                    let loops: Vec<_> = loops.iter().map(|name| (name.clone(), 0)).collect();
-                    self.loose_num(&at.to("with"), value, &Places::anything(self, &loops, tensors));
+                    let loops = self.turn_zero();
+                    self.resolver.loose_num(&at.to("with"), value, &Places::anything(self.resolver, &loops, self.tensors));
                 }
                 region.map(|dst| Bound::Fill { origin, dst, at: at.to("with"), value: value.clone() })
             }
-            _ => self.bind_loop(at, step, tensors, kernels, lowered, loops),
+            _ => self.repeated(at, step),
         }
+    }
+
+    /// Reports a key that a kind of step needs.
+    fn missing(&self, at: &Place, kind: &str, key: &str, help: &str) {
+        if !self.resolver.loaded.lacks(&at.to(key)) {
+            self.resolver
+                .report(Diagnostic::error("missing-key", at.to(kind).key(), format!("`{kind}` has no `{key}`")).help(help.to_string()));
+        }
+    }
+
+    /// A region that keeps its dtype: only kernels take bytes as another one.
+    fn whole_dtype(&self, region: Option<Region>, kind: &str) -> Option<Region> {
+        let region = region?;
+        let Some((_, span)) = region.view.cast.as_ref().filter(|_| region.cast.is_some()) else { return Some(region) };
+        self.resolver.report(Diagnostic::error(
+            "bad-view",
+            region.at.inside(span.clone()),
+            format!("`as` belongs to arguments of kernels, a {kind} keeps the dtype"),
+        ));
+        None
+    }
+
+    /// The loop variables with values that only say that they are numbers.
+    pub fn turn_zero(&self) -> Vec<(String, i128)> {
+        self.loops.iter().map(|name| (name.clone(), 0)).collect()
     }
 
     /// Keys that belong to another kind of step would be ignored; they are errors.
@@ -212,37 +366,39 @@ impl Resolver<'_> {
             ("args", "kernel", step.args.is_some()),
             ("threads", "kernel", step.threads.is_some()),
             ("grid", "kernel", step.grid.is_some()),
+            ("offset", "kernel", step.offset.is_some()),
+            ("overlap", "kernel", step.overlap),
             ("to", "copy", step.to.is_some()),
             ("with", "fill", step.value.is_some()),
             ("do", "for", step.body.is_some()),
         ];
         for (key, of, there) in present {
             if there && of != kind {
-                self.report(Diagnostic::error(
+                self.resolver.report(Diagnostic::error(
                     "misplaced-key",
                     at.to(key).key(),
                     format!("`{key}` belongs to a `{of}` step, this is a `{kind}` step"),
                 ));
             }
         }
+        for (key, there) in [("name", step.name.is_some()), ("after", step.after.is_some())] {
+            if there && kind == "for" {
+                self.resolver.report(
+                    Diagnostic::error("misplaced-key", at.to(key).key(), format!("`{key}` belongs to a single step, this is a `for` step"))
+                        .help("write it in a step of `do`"),
+                );
+            }
+        }
     }
 
-    fn bind_loop(
-        &self,
-        at: &Place,
-        step: &spec::Step,
-        tensors: &Tensors,
-        kernels: &Kernels,
-        lowered: &mut Lowered,
-        loops: &mut Vec<String>,
-    ) -> Option<Bound> {
-        let each = step.each.as_ref()?;
+    fn repeated(&mut self, at: &Place, step: &spec::Step) -> Option<Bound> {
+        let (resolver, each) = (self.resolver, step.each.as_ref()?);
         let for_at = at.to("for");
         let (var, range) = match each.first() {
             Some(first) if each.len() == 1 => first,
-            _ if self.loaded.is_damaged(&for_at) => return None,
+            _ if resolver.loaded.is_damaged(&for_at) => return None,
             _ => {
-                self.report(
+                resolver.report(
                     Diagnostic::error("loop", for_at, format!("`for` has {} variables, it has one", each.len()))
                         .help("write `for = { i = \"0:n\" }`; loops nest"),
                 );
@@ -250,69 +406,82 @@ impl Resolver<'_> {
             }
         };
         let range_at = for_at.to(var);
-        let clash = [("dim", self.spec.dims.contains_key(var), "dims"), ("tensor", tensors.contains_key(var), "tensors")];
+        let clash = [
+            ("dim", resolver.spec.dims.contains_key(var), "dims"),
+            ("type", resolver.spec.types.contains_key(var), "types"),
+            ("tensor", self.tensors.contains_key(var), "tensors"),
+        ];
         let mut ok = true;
         for (what, _, list) in clash.into_iter().filter(|c| c.1) {
             ok = false;
-            self.report(
+            resolver.report(
                 Diagnostic::error("name-clash", range_at.key(), format!("loop variable `{var}` is also a {what}"))
                     .help("rename the loop variable")
                     .also(Place::root().to(list).to(var).key(), format!("the {what}")),
             );
         }
-        if loops.contains(var) {
+        if self.loops.contains(var) {
             ok = false;
-            self.report(Diagnostic::error("name-clash", range_at.key(), format!("loop variable `{var}` is also that of a loop around it")));
+            resolver.report(Diagnostic::error(
+                "name-clash",
+                range_at.key(),
+                format!("loop variable `{var}` is also that of a loop around it"),
+            ));
         }
         if expr::is_reserved(var) || !matches!(expr::parse(var).map(|e| e.kind), Ok(expr::ExprKind::Name(_))) {
             ok = false;
-            self.report(Diagnostic::error("bad-name", range_at.key(), format!("`{var}` cannot name a loop variable")));
+            resolver.report(Diagnostic::error("bad-name", range_at.key(), format!("`{var}` cannot name a loop variable")));
         }
-        let parsed = expr::parse_range(range).map_err(|e| self.report_text("expression", &range_at, e)).ok();
+        let parsed = expr::parse_range(range).map_err(|e| resolver.report_text("expression", &range_at, e)).ok();
         let Some(body) = &step.body else {
-            if !self.loaded.lacks(&at.to("do")) {
-                self.report(
-                    Diagnostic::error("missing-key", for_at.key(), "`for` has no `do`")
-                        .help("write `do = [...]` or [[steps.do]]: the steps of one turn"),
-                );
-            }
+            self.missing(at, "for", "do", "write `do = [...]` or [[steps.do]]: the steps of one turn");
             return None;
         };
         if body.is_empty() {
-            self.report(Diagnostic::error("loop", at.to("do"), "`do` is empty"));
+            resolver.report(Diagnostic::error("loop", at.to("do"), "`do` is empty"));
         }
-        loops.push(var.clone());
-        let body = self.bind_steps(&at.to("do"), body, tensors, kernels, lowered, loops);
-        loops.pop();
+        self.loops.push(var.clone());
+        let body = self.steps(&at.to("do"), body);
+        self.loops.pop();
         let (low, high) = parsed?;
         ok.then(|| Bound::For { var: var.clone(), at: range_at, low, high, body })
     }
 
     /// A tensor or view by its text.
-    pub(super) fn region(&self, at: &Place, text: &str, tensors: &Tensors, loops: &[String]) -> Option<Region> {
-        let view = expr::parse_view(text).map_err(|e| self.report_text("bad-view", at, e)).ok()?;
-        if let Some((_, span)) = &view.cast {
-            self.report(Diagnostic::error("bad-view", at.inside(span.clone()), "a tensor cannot be passed as another dtype"));
-            return None;
-        }
-        let declared = tensors.get_full(&view.name);
+    pub fn region(&self, at: &Place, text: &str) -> Option<Region> {
+        let resolver = self.resolver;
+        let view = expr::parse_view(text).map_err(|e| resolver.report_text("bad-view", at, e)).ok()?;
+        let cast = view.cast.as_ref().map(|(name, span)| resolver.cast(at, name, span.clone()));
+        let declared = self.tensors.get_full(&view.name);
         if declared.is_none_or(|(_, _, known)| known.is_none()) {
-            let loops: Vec<_> = loops.iter().map(|name| (name.clone(), 0)).collect();
-            self.loose_subscripts(at, &view.index, &Places::constant(self, &loops));
+            resolver.loose_subscripts(at, &view.index, &Places::constant(resolver, &self.turn_zero()));
         }
         let Some((tensor, _, known)) = declared else {
-            if !self.loaded.lost("tensors", &view.name) {
-                let names: Vec<&String> = tensors.keys().collect();
-                let what = if self.spec.dims.contains_key(&view.name) { "is a dim, not a tensor" } else { "is not a tensor" };
-                self.report(
+            if !resolver.loaded.lost("tensors", &view.name) {
+                let names: Vec<&String> = self.tensors.keys().collect();
+                let what = match resolver.spec {
+                    spec if spec.dims.contains_key(&view.name) => "is a dim, not a tensor",
+                    spec if spec.types.contains_key(&view.name) => "is a type, not a tensor",
+                    _ => "is not a tensor",
+                };
+                resolver.report(
                     Diagnostic::error("unknown-name", at.inside(view.name_span.clone()), format!("`{}` {what}", view.name))
                         .did_you_mean(&view.name, &names, "tensors"),
                 );
             }
             return None;
         };
-        self.use_name(&view.name);
+        resolver.use_name(&view.name);
         known.as_ref()?;
-        Some(Region { at: at.clone(), tensor, view })
+        let cast = match cast {
+            Some(dtype) => Some(dtype?),
+            None => None,
+        };
+        Some(Region { at: at.clone(), tensor, view, cast })
     }
+}
+
+/// Whether a step, however deep, has a name.
+fn is_named(steps: &[spec::Step], name: &str) -> bool {
+    steps.iter().any(|step| step.name.as_deref() == Some(name) || step.body.as_ref().is_some_and(|body| is_named(body, name)))
 }

@@ -84,11 +84,12 @@ impl Resolver<'_> {
         if self.loaded.is_damaged(at) {
             return None;
         }
+        let dtype = self.dtype(&at.to("dtype"), &tensor.dtype);
         let shape = dims.into_iter().collect::<Option<Vec<u64>>>().and_then(|dims| {
             let error = |e| self.report(Diagnostic::error("too-large", at.to("shape"), format!("tensor `{name}`: {e}")));
             Shape::new(dims).map_err(error).ok()
         });
-        let Some(shape) = shape else {
+        let (Some(shape), Some(dtype)) = (shape, dtype) else {
             for (key, data) in [("data", &tensor.data), ("each_round", &tensor.each_round)] {
                 if let Some(data) = data {
                     self.loose_data(&at.to(key), data);
@@ -96,7 +97,6 @@ impl Resolver<'_> {
             }
             return None;
         };
-        let dtype = tensor.dtype;
         let mut contents = Contents::None;
         if let Some(data) = &tensor.data {
             if tensor.each_round.is_some() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::names::Resolver;
 use super::places::Places;
-use super::steps::{Arg, Bound, Grid, Kernels, Lowered, Region, Tensors};
+use super::steps::{Arg, Bound, Grid, Kernels, Lowered, Region, Tensors, Value};
 use super::{Action, Argument, Contents, Draw, Rounds, Step, Tensor, Var, VarSource, View, repeat_to_32};
 use crate::data::{self, Key, Source};
 use crate::device::Word;
@@ -38,6 +38,7 @@ pub(super) fn unroll(
         interned: HashMap::new(),
         full: false,
         turns: 0,
+        last: HashMap::new(),
         parsed: HashMap::new(),
     };
     unroller.steps(&bound);
@@ -56,6 +57,8 @@ pub(super) struct Unroller<'r, 'a> {
     full: bool,
     /// Turns of all loops so far: a body that adds nothing could turn without end.
     turns: usize,
+    /// By origin: the last step that it has become.
+    last: HashMap<u32, u32>,
     /// Expressions of loop bodies, parsed once.
     parsed: HashMap<Place, Expr>,
 }
@@ -71,7 +74,15 @@ impl Unroller<'_, '_> {
                     self.turns(var, at, low, high, body);
                     continue;
                 }
-                Bound::Launch { origin, kernel, grid, args } => (origin, self.launch(*kernel, grid, args)),
+                Bound::When { at, condition, step } => {
+                    match self.holds(at, condition) {
+                        Some(true) => self.steps(std::slice::from_ref(&**step)),
+                        Some(false) => {}
+                        None => self.may_write(step),
+                    }
+                    continue;
+                }
+                Bound::Launch { origin, kernel, grid, offset, args } => (origin, self.launch(*kernel, grid, offset, args)),
                 Bound::Copy { origin, src, dst } => (origin, self.copy(src, dst)),
                 Bound::Fill { origin, dst, at, value } => (origin, self.fill(dst, at, value)),
             };
@@ -85,7 +96,28 @@ impl Unroller<'_, '_> {
                 return;
             }
             self.overlaps(*origin, &action);
-            self.lowered.steps.push(Step { action, origin: *origin, turn: self.loops.iter().map(|(_, v)| *v).collect() });
+            let mut after: Vec<u32> =
+                self.lowered.notes[*origin as usize].after.iter().filter_map(|origin| self.last.get(origin).copied()).collect();
+            after.sort_unstable();
+            after.dedup();
+            self.last.insert(*origin, self.lowered.steps.len() as u32);
+            self.lowered.steps.push(Step { action, origin: *origin, turn: self.loops.iter().map(|(_, v)| *v).collect(), after });
+        }
+    }
+
+    /// Whether a condition is 1; `None` where a mistake is reported.
+    fn holds(&self, at: &Place, condition: &Expr) -> Option<bool> {
+        let scope = Places::presence(self.resolver, &self.loops);
+        match self.resolver.eval_int(at, condition, &scope)? {
+            0 => Some(false),
+            1 => Some(true),
+            other => {
+                self.resolver.report(
+                    Diagnostic::error("not-a-condition", at.clone(), format!("`when` is {other}, a condition is true or false"))
+                        .help("write a comparison, such as \"splits > 1\""),
+                );
+                None
+            }
         }
     }
 
@@ -139,6 +171,7 @@ impl Unroller<'_, '_> {
             }
             Bound::Copy { dst, .. } | Bound::Fill { dst, .. } => self.lowered.maybe.add(dst.tensor),
             Bound::For { body, .. } => body.iter().for_each(|step| self.may_write(step)),
+            Bound::When { step, .. } => self.may_write(step),
         }
     }
 
@@ -154,39 +187,46 @@ impl Unroller<'_, '_> {
         self.tensors.get_index(id).and_then(|(_, t)| t.as_ref())
     }
 
-    fn launch(&mut self, kernel: usize, grid: &Grid, args: &[Arg]) -> Option<Action> {
+    fn launch(&mut self, kernel: usize, grid: &Grid, offset: &[(Place, Int)], args: &[Arg]) -> Option<Action> {
         let block = self.kernels.get_index(kernel).and_then(|(_, k)| k.as_ref())?.block;
         let grid = self.grid(grid, block);
+        let offset = self.sizes(offset, Word::Const(0), |_, value| VarSource::Offset(value));
         let mut out = Vec::with_capacity(args.len());
         for arg in args {
             out.push(match arg {
                 Arg::Tensor { access, region, lanes } => {
                     self.view_in_lanes(region, *lanes).map(|view| Argument::Tensor { access: *access, view })
                 }
-                Arg::Scalar { at, value, dtype } => self.scalar(at, value, *dtype).map(Argument::Scalar),
-                Arg::Element { tensor } => self.element(*tensor).map(Argument::Scalar),
+                Arg::Scalar(value) => self.value(value).map(Argument::Scalar),
+                Arg::Struct(values) => {
+                    // Every value is looked at, so that one mistake hides no other.
+                    let words: Vec<Option<Word>> = values.iter().map(|value| self.value(value)).collect();
+                    words.into_iter().collect::<Option<_>>().map(Argument::Struct)
+                }
+                Arg::Null => Some(Argument::Null),
             });
         }
-        Some(Action::Launch { kernel, grid: grid?, args: out.into_iter().collect::<Option<_>>()? })
+        Some(Action::Launch { kernel, grid: grid?, offset: offset?, args: out.into_iter().collect::<Option<_>>()? })
     }
 
     fn grid(&mut self, grid: &Grid, block: [u32; 3]) -> Option<[Word; 3]> {
-        let (dims, threads) = match grid {
-            Grid::One => return Some([Word::Const(1); 3]),
-            Grid::Blocks(dims) => (dims, false),
-            Grid::Threads(dims) => (dims, true),
-        };
-        let mut out = [Word::Const(1); 3];
+        match grid {
+            Grid::One => Some([Word::Const(1); 3]),
+            Grid::Blocks(dims) => self.sizes(dims, Word::Const(1), |_, value| VarSource::Blocks(value)),
+            Grid::Threads(dims) => self.sizes(dims, Word::Const(1), |axis, value| VarSource::Threads { value, block: block[axis] }),
+        }
+    }
+
+    /// Numbers by axis, and what stands for those that are not given.
+    fn sizes(&mut self, dims: &[(Place, Int)], rest: Word, source: impl Fn(usize, Scalar) -> VarSource) -> Option<[Word; 3]> {
+        let mut out = [rest; 3];
         let mut ok = true;
         for (axis, (at, value)) in dims.iter().enumerate() {
             let value = match value {
                 Int::Int(i) => Num::Int(*i),
                 Int::Text(text) => Num::Text(text.clone()),
             };
-            let word = self.bind(at, &value, expr::Place::Integer).and_then(|scalar| {
-                let source = if threads { VarSource::Threads { value: scalar, block: block[axis] } } else { VarSource::Blocks(scalar) };
-                self.word(at, text_of(&value), source)
-            });
+            let word = self.bind(at, &value, expr::Place::Integer).and_then(|scalar| self.word(at, text_of(&value), source(axis, scalar)));
             match word {
                 Some(word) => out[axis] = word,
                 None => ok = false,
@@ -208,6 +248,13 @@ impl Unroller<'_, '_> {
         self.resolver.scalar(at, value, &scope, place)
     }
 
+    fn value(&mut self, value: &Value) -> Option<Word> {
+        match value {
+            Value::Number { at, value, dtype } => self.scalar(at, value, *dtype),
+            Value::Element { tensor } => self.element(*tensor),
+        }
+    }
+
     fn scalar(&mut self, at: &Place, value: &Num, dtype: Dtype) -> Option<Word> {
         let place = if dtype.is_float() { expr::Place::Float } else { expr::Place::Integer };
         let scalar = self.bind(at, value, place)?;
@@ -221,6 +268,7 @@ impl Unroller<'_, '_> {
             VarSource::Scalar { value, .. }
             | VarSource::Pattern { value, .. }
             | VarSource::Blocks(value)
+            | VarSource::Offset(value)
             | VarSource::Threads { value, .. } => value.uses_round(),
             VarSource::Tensor(_) => true,
         };
@@ -244,6 +292,7 @@ impl Unroller<'_, '_> {
             VarSource::Scalar { dtype, .. } => format!("s{dtype}"),
             VarSource::Pattern { dtype, .. } => format!("p{dtype}"),
             VarSource::Blocks(_) => "b".into(),
+            VarSource::Offset(_) => "o".into(),
             VarSource::Threads { block, .. } => format!("t{block}"),
             VarSource::Tensor(id) => format!("e{id}"),
         };

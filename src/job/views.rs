@@ -92,7 +92,23 @@ impl Unroller<'_, '_> {
     pub(super) fn view_in_lanes(&mut self, region: &Region, lanes: u32) -> Option<View> {
         let view = self.view(region)?;
         let tensor = self.tensor(region.tensor)?;
-        let size = tensor.dtype.size() as u64;
+        let dtype = region.cast.unwrap_or(tensor.dtype);
+        let size = dtype.size() as u64;
+        for (what, bytes) in [("starts at byte", view.offset), ("has", view.len)] {
+            if !bytes.is_multiple_of(size) {
+                let span = region.view.cast.as_ref().map_or(0..1, |(_, span)| span.clone());
+                let (name, unit) = (&tensor.name, if what == "has" { " bytes" } else { "" });
+                self.resolver.report(Diagnostic::error(
+                    "bad-view",
+                    region.at.inside(span),
+                    format!(
+                        "`{name}` is {} and this {what} {bytes}{unit}, which is not a multiple of the {size} bytes of {dtype}",
+                        tensor.dtype
+                    ),
+                ));
+                return None;
+            }
+        }
         let (start, len) = (view.offset / size, view.len / size);
         if [start, len].iter().all(|n| n.is_multiple_of(lanes.into())) {
             return Some(view);
@@ -103,7 +119,7 @@ impl Unroller<'_, '_> {
                 region.at.clone(),
                 format!(
                     "this part of `{}` starts at element {start} and has {len}, the kernel takes {}x{lanes}: both must be divisible by {lanes}",
-                    tensor.name, tensor.dtype
+                    tensor.name, dtype
                 ),
             )
             .help("cut between groups of lanes"),
@@ -114,9 +130,11 @@ impl Unroller<'_, '_> {
     /// One action may not have the same bytes twice where it writes one of them: what it reads then depends on the device.
     pub(super) fn overlaps(&self, origin: u32, action: &Action) {
         let views: Vec<_> = action.views().collect();
+        let allowed = self.lowered.notes[origin as usize].overlap;
         for (i, (access, view)) in views.iter().enumerate() {
             for (j, (other_access, other)) in views[..i].iter().enumerate() {
-                if (access.writes() || other_access.writes()) && view.overlaps(other) {
+                let one_reads = !access.writes() || !other_access.writes();
+                if (access.writes() || other_access.writes()) && !(allowed && one_reads) && view.overlaps(other) {
                     let name = self.tensor(view.tensor).map_or("", |t| t.name.as_str());
                     let label = &self.lowered.origins[origin as usize].label;
                     let (here, there) = (self.lowered.view_place(origin, i), self.lowered.view_place(origin, j));
@@ -130,7 +148,11 @@ impl Unroller<'_, '_> {
                                 access.name()
                             ),
                         )
-                        .help("pass tensors or views that do not overlap; what is read and written in place is one `inout` parameter")
+                        .help(match (one_reads, action) {
+                            (true, Action::Launch { .. }) => "pass tensors or views that do not overlap; what is read and written in place is one `inout` parameter, or `overlap = true` where the kernel allows it",
+                            (true, _) => "name parts that do not overlap",
+                            (false, _) => "pass tensors or views that do not overlap: of two that write the same bytes nobody knows which comes last",
+                        })
                         .also(there, "the other"),
                     );
                     return;

@@ -165,16 +165,15 @@ impl Draft<'_> {
         } else {
             Vec::new()
         };
-        if options.trust != Trust::Fast {
-            let mut words: Vec<crate::tensor::Dtype> = Vec::new();
-            for id in outputs {
-                let dtype = job.tensors[id].dtype;
-                let at = words.iter().position(|d| *d == dtype).unwrap_or_else(|| {
-                    words.push(dtype);
-                    words.len() - 1
-                });
-                self.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16 });
-            }
+        let must_write = |id: usize| job.checks.iter().any(|c| c.written && c.tensor == id);
+        let mut words: Vec<u32> = Vec::new();
+        for id in outputs.into_iter().filter(|&id| options.trust != Trust::Fast || must_write(id)) {
+            let word = trust::poison_of(job, id, 0);
+            let at = words.iter().position(|of| *of == word).unwrap_or_else(|| {
+                words.push(word);
+                words.len() - 1
+            });
+            self.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16, always: must_write(id) });
         }
         let mut cost = self.cost();
         let moved = cost.round_steps + cost.round_copied + cost.round_filled;
@@ -184,7 +183,7 @@ impl Draft<'_> {
         let modes = trust::modes(options.trust, output_bytes <= SMALL_OUTPUTS || cheap || stale_could_pass, output_bytes > 0);
         let sets = self.sets_on_device();
         let kinds = (0..sets.max(1)).flat_map(|set| modes.iter().map(move |mode| (set, mode)));
-        let graphs = kinds.map(|(set, mode)| ordered(self.round(set, mode))).collect::<Result<Vec<_>, _>>()?;
+        let graphs = kinds.map(|(set, mode)| self.round_nodes(set, mode)).collect::<Result<Vec<_>, _>>()?;
         let widest = job.steps.iter().filter_map(|s| match &s.action {
             Action::Launch { grid, .. } => {
                 Some(grid.iter().map(|g| if let Word::Const(n) = g { *n } else { 1 }).fold(1u64, u64::saturating_mul))
@@ -250,6 +249,7 @@ impl Draft<'_> {
         let carries = self.tensors.iter().any(|t| t.class == Class::Carried);
         match () {
             () if options.fresh => Some("fresh rounds come one after the other"),
+            () if self.job.kernels.iter().any(|k| k.serial) => Some("a kernel is `serial`: it may not run twice at a time"),
             () if carries => Some("every round starts from what the one before it left in a carried tensor"),
             () if options.host == Some(Host::Pool) => Some("host work on a pool takes all threads for one round"),
             () if !self.caps.unified => Some("the device has memory of its own, which rounds in flight keep busy from one lane"),
@@ -348,12 +348,13 @@ impl Draft<'_> {
                 };
             }
         }
-        let programs = self.job.checks.iter().flat_map(|c| &c.wants).map(|w| match w {
-            Want::Expr(program) => program.scratch_bytes(self.caps.lanes as usize),
+        let programs = self.job.programs().map(|program| program.scratch_bytes(self.caps.lanes as usize));
+        let goldens = self.job.checks.iter().flat_map(|c| &c.wants).map(|w| match w {
             Want::Bytes(bytes) => bytes.len() as u64,
-            Want::File { .. } => 0,
+            Want::Expr(_) | Want::File { .. } => 0,
         });
         let contents = self.job.tensors.iter().flat_map(|t| t.contents.programs()).map(|p| p.scratch_bytes(self.caps.lanes as usize));
-        bytes + programs.sum::<u64>() + contents.sum::<u64>()
+        let sorted = self.job.checks.iter().map(|c| c.sorted_bytes(&self.job.tensors[c.tensor]));
+        bytes + programs.sum::<u64>() + goldens.sum::<u64>() + sorted.sum::<u64>() + contents.sum::<u64>()
     }
 }

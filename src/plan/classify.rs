@@ -86,15 +86,11 @@ pub(super) fn uses(job: &Job) -> Vec<Use> {
             program.tensors().iter().chain([&id]).for_each(|&id| uses[id].computed = true);
         }
     }
-    for check in &job.checks {
-        uses[check.tensor].checked = true;
-        for want in &check.wants {
-            if let Want::Expr(program) = want {
-                for &id in program.tensors() {
-                    uses[id].expected = true;
-                }
-            }
-        }
+    for id in job.read_back() {
+        uses[id].checked = true;
+    }
+    for &id in job.programs().flat_map(|program| program.tensors()) {
+        uses[id].expected = true;
     }
     uses
 }
@@ -161,5 +157,7 @@ pub(super) fn expected_anew(job: &Job, tensor: usize) -> bool {
         Want::File { row: Some(row), .. } => row.uses_round(),
         Want::File { row: None, .. } | Want::Bytes(_) => false,
     };
-    job.checks.iter().filter(|c| c.tensor == tensor).all(|c| c.wants.iter().all(anew))
+    let claimed = job.conditions.iter().any(|c| c.program.after_tensors().contains(&tensor));
+    // What a condition says of an output, an old one may fulfil.
+    !claimed && job.checks.iter().filter(|c| c.tensor == tensor).all(|c| c.wants.iter().all(anew))
 }

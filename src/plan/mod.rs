@@ -140,6 +140,8 @@ pub struct Poisoned {
     pub tensor: usize,
     /// Index of the variable that holds its pattern.
     pub var: u16,
+    /// In full in every round, whatever the mode: a check says that all of it must be written.
+    pub always: bool,
 }
 
 /// Bytes between tensors, filled with the guard pattern at set-up.

@@ -1,7 +1,7 @@
 //! The commands of a round for one set and mode: uploads, restores, clears, poison, steps, read-back, guards.
 
 use super::build::{Draft, PlanError};
-use super::order::{MOST_EDGES, after_lists};
+use super::order::{MOST_EDGES, add_edges, after_lists};
 use super::trust::WINDOWS;
 use super::{Class, Home, Mode, Poison};
 use crate::device::{Arg, Cmd, Kernel, Mem, Node, Slice, Word};
@@ -14,9 +14,11 @@ pub(super) fn slice(home: Home, bytes: u64) -> Slice {
 
 /// Commands in list order with what each waits for. *Errors*: more edges than a plan may have.
 pub(super) fn ordered(cmds: Vec<Cmd>) -> Result<Vec<Node>, PlanError> {
-    let lists = after_lists(&cmds.iter().collect::<Vec<_>>()).ok_or(PlanError::TooManyEdges { limit: MOST_EDGES as u64 })?;
+    let lists = after_lists(&cmds.iter().collect::<Vec<_>>()).ok_or(TOO_MANY)?;
     Ok(cmds.into_iter().zip(lists).map(|(cmd, after)| Node { cmd, after }).collect())
 }
+
+const TOO_MANY: PlanError = PlanError::TooManyEdges { limit: MOST_EDGES as u64 };
 
 /// The part of an output that a window covers; windows are whole words and tile the output.
 pub(super) fn window(bytes: u64, window: u8) -> (u64, u64) {
@@ -41,8 +43,27 @@ impl Draft<'_> {
         Slice { mem: Mem(home.memory), offset: home.offset + view.offset, len: view.len }
     }
 
+    /// The nodes of a round. *Errors*: more edges than a plan may have.
+    pub(super) fn round_nodes(&self, set: u32, mode: &Mode) -> Result<Vec<Node>, PlanError> {
+        let (cmds, first) = self.round_and_first(set, mode);
+        let mut nodes = ordered(cmds)?;
+        let mut edges: usize = nodes.iter().map(|node| node.after.len()).sum();
+        for (index, step) in self.job.steps.iter().enumerate().filter(|(_, step)| !step.after.is_empty()) {
+            let after = &mut nodes[first + index].after;
+            edges -= after.len();
+            add_edges(after, step.after.iter().map(|&step| first as u32 + step));
+            edges += after.len();
+        }
+        if edges > MOST_EDGES { Err(TOO_MANY) } else { Ok(nodes) }
+    }
+
     /// The commands of a round, in an order that is legal.
     pub(super) fn round(&self, set: u32, mode: &Mode) -> Vec<Cmd> {
+        self.round_and_first(set, mode).0
+    }
+
+    /// The commands of a round, in an order that is legal, and where the first of those stands that are steps.
+    fn round_and_first(&self, set: u32, mode: &Mode) -> (Vec<Cmd>, usize) {
         let mut cmds = Vec::new();
         for fill in self.fills.iter().filter(|f| !f.bound) {
             if let Some(home) = self.tensors[fill.tensor].home {
@@ -69,6 +90,7 @@ impl Draft<'_> {
             let placement = &self.tensors[poisoned.tensor];
             let Some(home) = placement.home else { continue };
             let (from, to) = match mode.poison {
+                _ if poisoned.always => (0, placement.bytes),
                 Poison::Nothing => continue,
                 Poison::Full => (0, placement.bytes),
                 Poison::Window(w) => window(placement.bytes, w),
@@ -78,15 +100,19 @@ impl Draft<'_> {
                 cmds.push(Cmd::Fill { dst, pattern: Word::Var(poisoned.var) });
             }
         }
+        let first = cmds.len();
         for step in &self.job.steps {
             cmds.push(match &step.action {
-                Action::Launch { kernel, grid, args } => Cmd::Launch {
+                Action::Launch { kernel, grid, offset, args } => Cmd::Launch {
                     kernel: Kernel(*kernel as u32),
                     grid: *grid,
+                    offset: *offset,
                     args: args
                         .iter()
                         .map(|arg| match arg {
                             Argument::Scalar(word) => Arg::Scalar(*word),
+                            Argument::Struct(words) => Arg::Struct(words.clone()),
+                            Argument::Null => Arg::Null,
                             Argument::Tensor { access: Access::In, view } => Arg::In(self.view(*view, set)),
                             Argument::Tensor { access: Access::Out, view } => Arg::Out(self.view(*view, set)),
                             Argument::Tensor { access: Access::Inout, view } => Arg::Inout(self.view(*view, set)),
@@ -107,7 +133,7 @@ impl Draft<'_> {
         for zone in self.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near) && z.at != z.read) {
             cmds.push(Cmd::Copy { src: slice(zone.at, zone.bytes), dst: slice(zone.read, zone.bytes) });
         }
-        cmds
+        (cmds, first)
     }
 }
 

@@ -15,14 +15,7 @@ fn accesses(cmd: &Cmd) -> Vec<Access> {
     match cmd {
         Cmd::Copy { src, dst } => vec![Access { slice: *src, write: false }, Access { slice: *dst, write: true }],
         Cmd::Fill { dst, .. } => vec![Access { slice: *dst, write: true }],
-        Cmd::Launch { args, .. } => args
-            .iter()
-            .filter_map(|arg| match arg {
-                Arg::In(slice) => Some(Access { slice: *slice, write: false }),
-                Arg::Out(slice) | Arg::Inout(slice) => Some(Access { slice: *slice, write: true }),
-                Arg::Scalar(_) => None,
-            })
-            .collect(),
+        Cmd::Launch { args, .. } => args.iter().filter_map(Arg::slice).map(|(slice, write)| Access { slice, write }).collect(),
     }
 }
 
@@ -85,6 +78,13 @@ pub fn after_lists(cmds: &[&Cmd]) -> Option<Vec<Vec<u32>>> {
     Some(lists)
 }
 
+/// Adds edges that a spec asks for to those of a node, ascending and each once.
+pub(super) fn add_edges(after: &mut Vec<u32>, asked: impl Iterator<Item = u32>) {
+    after.extend(asked);
+    after.sort_unstable();
+    after.dedup();
+}
+
 fn touch(segments: &mut BTreeMap<u64, Segment>, start: u64, end: u64, write: bool, node: u32, after: &mut Vec<u32>) {
     split(segments, start);
     split(segments, end);
@@ -140,7 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::device::{Kernel, Mem, Word};
+    use crate::device::{Kernel, Mem, NO_OFFSET, Word};
 
     /// The same by a map of single bytes: the definition, slowly.
     fn oracle(cmds: &[&Cmd]) -> Vec<Vec<u32>> {
@@ -182,7 +182,12 @@ mod tests {
         prop_oneof![
             (slice(), slice()).prop_map(|(src, dst)| Cmd::Copy { src, dst }),
             slice().prop_map(|dst| Cmd::Fill { dst, pattern: Word::Const(0) }),
-            prop::collection::vec(arg, 0..4).prop_map(|args| Cmd::Launch { kernel: Kernel(0), grid: [Word::Const(1); 3], args }),
+            prop::collection::vec(arg, 0..4).prop_map(|args| Cmd::Launch {
+                kernel: Kernel(0),
+                grid: [Word::Const(1); 3],
+                offset: NO_OFFSET,
+                args
+            }),
         ]
     }
 

@@ -10,7 +10,7 @@ use crate::tensor::Dtype;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
-    /// Poison at set-up; guards are not read; inputs are not hashed.
+    /// Poison at set-up, and in every round where a check says `written`; guards are not read; inputs are not hashed.
     Fast,
     /// Outputs are poisoned in every round, large ones in part; guards beside them are read in every round; inputs are hashed.
     #[default]

@@ -3,15 +3,14 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Int, Nested, Num};
-use crate::tensor::Dtype;
+use super::{Int, Nested, Num, TypeName};
 
 /// A tensor: name, dtype and shape, and where its contents come from.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tensor {
-    /// Element type.
-    pub dtype: Dtype,
+    /// Element type: a dtype, or a name of [types].
+    pub dtype: TypeName,
     /// Extents, slowest dimension first; `[]` is a scalar, passed by value where a scalar parameter stands.
     pub shape: Vec<Int>,
     /// Contents that are the same in every round. What steps write starts every round with them again.

@@ -67,6 +67,8 @@ pub(super) fn explain(text: &str, root: &DeTable<'_>, path: &[Key], message: &st
         });
         let what = match last {
             Some("dtype") => "dtype",
+            _ if matches!(path, [Key::Name(list), _] if list == "types") => "dtype",
+            _ if path.iter().any(|k| matches!(k, Key::Name(name) if name == "on")) => "backend",
             Some("data" | "each_round") => "source of contents",
             _ => "value",
         };
@@ -130,6 +132,7 @@ pub(super) fn explain(text: &str, root: &DeTable<'_>, path: &[Key], message: &st
     };
     let expected = match (expected, last) {
         (_, Some("xfail")) => "the reason in quotes",
+        ("a string", Some("dtype")) => "a dtype in quotes, such as \"f32\"",
         ("a sequence", _) => "an array",
         ("a string", _) => "a string in quotes",
         ("a map", _) => "a table",

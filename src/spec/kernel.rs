@@ -17,7 +17,8 @@ use crate::tensor::Lang;
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
     /// Parameters in launch order, like the C signature: `in|out|inout TYPE name` (tensor), `TYPE name` (scalar),
-    /// `local TYPE[len] name` (block-local scratch, takes no argument). TYPE is a dtype, with lanes if need be: `f32x4`.
+    /// `local TYPE[len] name` (block-local scratch, takes no argument), `struct tag { u32 n, f32 alpha } name` (by value),
+    /// `null` (a null pointer, takes no argument). TYPE is a dtype or a name of [types], with lanes if need be: `f32x4`.
     #[schemars(example = &serde_json::json!(["in f32 x", "inout f32 y", "f32 a", "u32 n"]))]
     pub params: Vec<String>,
     /// Where the kernel's source is: a path relative to the spec (its suffix says for which backend: `.c`, `.cpp`, `.rs`,
@@ -27,7 +28,12 @@ pub struct Kernel {
     pub entry: Option<PerBackend<String>>,
     /// Threads per block, x first, at most three numbers; `[]` is one thread.
     pub block: Option<PerBackend<Vec<Int>>>,
-    /// Macros: expressions over dims, or `{ text = "..." }`.
+    /// Scratch of each block besides `local` parameters, in bytes.
+    pub shared: Option<Int>,
+    /// The kernel is not re-entrant, because of static variables for example: its blocks run in order, one launch at a time.
+    #[serde(default)]
+    pub serial: bool,
+    /// Macros: expressions over dims, names of types as the kernel's language spells them, or `{ text = "..." }`.
     #[serde(default)]
     pub defines: IndexMap<String, Define>,
     /// Options for the kernel's compiler, as they stand.

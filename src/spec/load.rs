@@ -15,6 +15,7 @@ use super::per_backend::EMPTY_TABLE;
 use super::text::{multi_line_tables, syntax, too_deep};
 use crate::diag::{Diagnostic, Key, Part, Place, Source, nearest};
 use crate::expr;
+use crate::tensor::Dtype;
 
 /// A spec's file larger than this is refused. *Units*: bytes.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -23,7 +24,7 @@ const LARGEST_FILE: u64 = 256 << 20;
 const MOST_PROBLEMS: usize = 200;
 
 /// Keys that stand at the top of the file only.
-pub(super) const TOP: &[&str] = &["name", "summary", "tags", "xfail"];
+pub(super) const TOP: &[&str] = &["name", "summary", "tags", "requires", "xfail"];
 
 /// A spec as far as it could be read.
 #[derive(Clone, Debug)]
@@ -151,13 +152,17 @@ pub fn parse(name: String, text: String, folder: PathBuf) -> Loaded {
 
 /// Takes out keys of the file's top that landed in a table of names, where they would be read as a dim or a tensor.
 fn misplaced(root: &mut DeTable<'_>, diagnostics: &mut Vec<Diagnostic>) {
-    for list in ["dims", "tensors", "kernels"] {
+    for list in ["dims", "types", "tensors", "kernels"] {
         let Some(table) = root.get_mut(list) else { continue };
         let DeValue::Table(table) = table.get_mut() else { continue };
         for name in TOP {
             let lost = match table.get(*name).map(|value| value.get_ref()) {
                 Some(DeValue::Table(_)) | None => false,
-                Some(DeValue::String(text)) => list != "dims" || !is_dim(text, table),
+                Some(DeValue::String(text)) => match list {
+                    "dims" => !is_dim(text, table),
+                    "types" => Dtype::from_name(text).is_none(),
+                    _ => true,
+                },
                 Some(DeValue::Array(_)) => true,
                 Some(_) => list != "dims",
             };

@@ -10,6 +10,7 @@ mod kernel;
 mod limits;
 mod load;
 mod per_backend;
+mod per_dtype;
 mod schema;
 mod step;
 mod text;
@@ -19,15 +20,18 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::tensor::Dtype;
+
 pub use check::{Check, Expect, ExpectTable, NanPolicy, Set};
 pub use data::{Data, Integers, Normal, Range, Tensor, Uniform};
 pub use kernel::{Kernel, Source};
 pub use limits::{ByteSize, Limits, Order, Rounds, Span};
 pub use load::{LoadError, Loaded, load, parse};
 pub use per_backend::PerBackend;
+pub use per_dtype::PerDtype;
 pub use schema::schema;
 pub use step::Step;
-pub use value::{Args, Backend, Define, Int, Nested, Num};
+pub use value::{Args, Backend, Define, Int, Nested, Num, TypeName};
 
 /// A runjob spec: kernels, the tensors of each round, the steps, and what the outputs must be.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
@@ -40,11 +44,18 @@ pub struct Spec {
     /// Words to select jobs by.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// Features that a device must have: dtypes (`"f16"`), words of one backend (`"cl_khr_fp64"`, `"sm_90"`), limits
+    /// (`"max_block >= 256"`). Without one of them the job is skipped, with the reason.
+    #[serde(default)]
+    pub requires: Vec<String>,
     /// The job is expected to fail, for this reason; a pass is then an error.
     pub xfail: Option<String>,
     /// Named integers that shapes, grids, arguments and defines are written in. Order has no meaning.
     #[serde(default)]
     pub dims: IndexMap<String, PerBackend<Int>>,
+    /// Named dtypes, for `params`, `dtype` and defines.
+    #[serde(default)]
+    pub types: IndexMap<String, Dtype>,
     /// Source of every kernel that names none.
     pub source: Option<PerBackend<Source>>,
     /// Kernels: entry points with their parameter lists.

@@ -9,6 +9,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::per_backend::{DEFINE_KEYS, EMPTY_TABLE, PerBackend, read_table};
+use crate::tensor::Dtype;
 
 /// The kinds of device that a spec can speak of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, Deserialize, JsonSchema)]
@@ -251,11 +252,26 @@ impl JsonSchema for Define {
     }
 }
 
+/// A dtype, or a name of `[types]`.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct TypeName(pub String);
+
+impl JsonSchema for TypeName {
+    fn schema_name() -> Cow<'static, str> {
+        "TypeName".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let dtype = generator.subschema_for::<Dtype>();
+        json_schema!({ "description": "A dtype, or a name of [types].", "anyOf": [dtype, { "type": "string" }] })
+    }
+}
+
 /// Arguments by position or by name.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Args {
-    Positional(Vec<Num>),
-    Named(indexmap::IndexMap<String, Num>),
+    Positional(Vec<Nested>),
+    Named(indexmap::IndexMap<String, Nested>),
 }
 
 impl<'de> Deserialize<'de> for Args {
@@ -286,7 +302,7 @@ impl JsonSchema for Args {
         "Args".into()
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let num = generator.subschema_for::<Num>();
+        let num = generator.subschema_for::<Nested>();
         json_schema!({
             "description": "Arguments in the order of `params`, or a table of them by parameter name; one left out is the tensor or dim of its name.",
             "anyOf": [{ "type": "array", "items": num }, { "type": "object", "additionalProperties": num }]

@@ -10,9 +10,11 @@ mod number;
 mod param;
 mod shape;
 pub(crate) mod simd;
+mod structure;
 
 pub use dtype::Dtype;
 pub use lang::Lang;
 pub use number::{Number, RangeError};
-pub use param::{Access, Param, ParamKind};
+pub use param::{Access, NamedTypes, Param, ParamKind};
 pub use shape::{MAX_ELEMENTS, Shape, ShapeError};
+pub use structure::{Field, Struct, type_name};

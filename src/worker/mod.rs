@@ -17,7 +17,7 @@ use crate::exec::{self, LaneProgress, Phase, Progress};
 use crate::job::{self, Job, Overrides};
 use crate::plan::{self, Host, Options, Trust};
 use crate::spec::{self, Backend};
-use crate::verdict::{Event, Report};
+use crate::verdict::{Event, Report, Verdict};
 
 pub use child::child;
 pub use supervise::{Outcome, Watcher, supervise};
@@ -211,6 +211,10 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
         Ok(device) => device,
         Err(error) => return send(Message::Refused { message: error.to_string() }),
     };
+    if let Some(why) = job.requires.iter().find_map(|requirement| requirement.unmet(device.caps())) {
+        let report = Report { verdict: Verdict::Skip, ..unplanned(&job, device.caps(), request, &why) };
+        return send(Message::Event(Event::Done(Box::new(report))));
+    }
     let plan = match plan::build(&job, device.caps(), &request.plan_options()) {
         Ok(plan) => plan,
         Err(error) => return send(Message::Event(Event::Done(Box::new(unplanned(&job, device.caps(), request, &error.to_string()))))),
@@ -263,6 +267,6 @@ fn unplanned(job: &Job, caps: &Caps, request: &Request, message: &str) -> Report
         rounds: job.runs(),
         not_selected: job.rounds.count - job.runs(),
         summary: job.summary.clone(),
-        ..Report::empty(&job.name, crate::verdict::Verdict::Error)
+        ..Report::empty(&job.name, Verdict::Error)
     }
 }

@@ -187,6 +187,66 @@ fn inputs_are_what_the_round_starts_with() {
     }
 }
 
+/// Contents computed from others: fixed, of sets, and of the round.
+const COMPUTED: &str = r#"
+name = "computed"
+[dims]
+n = 4
+[tensors]
+y = { dtype = "f32", shape = ["n"] }
+sum = { dtype = "f32", shape = ["n"], each_round = { expr = "twice + k + round" } }
+twice = { dtype = "f32", shape = ["n"], data = { expr = "base * 2" } }
+base = { dtype = "f32", shape = ["n"] }
+k = { dtype = "i8", shape = [], each_round = { expr = "round * 50" } }
+[[steps]]
+copy = "sum"
+to = "y"
+[rounds]
+count = 4
+[[sets]]
+name = "a"
+data.base = { values = [1, 2, 3, 4] }
+[[sets]]
+name = "b"
+data.base = { values = [5, 6, 7, 8] }
+[[checks]]
+tensor = "y"
+expect = "sum"
+"#;
+
+#[test]
+fn computed_inputs_are_those_of_the_round_and_its_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    write(dir, "spec.toml", COMPUTED);
+    for (round, twice, k) in [(0u8, [2.0, 4.0, 6.0, 8.0], 0u8), (1, [10.0, 12.0, 14.0, 16.0], 50), (2, [2.0, 4.0, 6.0, 8.0], 100)] {
+        let (number, out) = (round.to_string(), format!("out {round}"));
+        let (code, printed) = run_in(dir, &["inputs", "spec.toml", "--round", &number, "--out", &out]);
+        assert_eq!(code, Some(0), "{printed}");
+        let out = dir.join(out);
+        assert_eq!(floats(&out.join("twice.npy")), twice);
+        assert_eq!(array(&out.join("k.npy")).1, [k]);
+        assert_eq!(floats(&out.join("sum.npy")), twice.map(|x| x + f32::from(k) + f32::from(round)));
+        assert!(!out.join("y.npy").exists());
+    }
+    // A round whose contents have no value has no files.
+    let (code, printed) = run_in(dir, &["inputs", "spec.toml", "--round", "3", "--out", "three"]);
+    assert_eq!(code, Some(3), "{printed}");
+    assert!(printed.contains("contents of `k`: at [], 150"), "{printed}");
+    assert!(!dir.join("three/base.npy").exists());
+    // A run has the same in them.
+    let (code, printed) = run_in(dir, &["spec.toml", "--rounds", "3", "-q"]);
+    assert_eq!((code, printed.as_str()), (Some(0), ""));
+    let wrong = COMPUTED.replace("expect = \"sum\"", "expect = \"sum + 1\"");
+    write(dir, "wrong.toml", &wrong);
+    let (code, printed) = run_in(dir, &["wrong.toml", "--rounds", "3", "--dump", "dump"]);
+    assert_eq!(code, Some(1), "{printed}");
+    for name in ["sum.npy", "twice.npy", "base.npy", "k.npy"] {
+        let [dumped, written] = ["dump/round-1/in", "out 1"].map(|of| std::fs::read(dir.join(of).join(name)).unwrap());
+        assert_eq!(dumped, written, "{name}");
+    }
+}
+
 #[test]
 fn inputs_write_over_nothing_unasked_and_refuse_rounds_that_are_not() {
     let folder = tempfile::tempdir().unwrap();

@@ -251,7 +251,7 @@ fn poison_stands_in_outputs_before_the_first_round_at_every_level() {
     let grid = [runjob::device::Word::Const(1); 3];
     let checks = vec![jobs::check(0, vec![jobs::want(&tensors, 0, "0.0")])];
     let kernels = vec![jobs::kernel("nothing", nothing, params, [1; 3])];
-    let job = jobs::job(tensors, kernels, vec![Action::Launch { kernel: 0, grid, args }], checks, 2, 0);
+    let job = jobs::job(tensors, kernels, vec![Action::Launch { kernel: 0, grid, offset: runjob::device::NO_OFFSET, args }], checks, 2, 0);
     for mode in Mode::all_of(&job) {
         // A kernel that writes nothing would pass where memory starts as zeros.
         let outcome = run(&job, &mode);

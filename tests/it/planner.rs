@@ -78,7 +78,7 @@ fn accesses(cmd: &Cmd) -> Vec<(bool, Slice)> {
             .filter_map(|arg| match arg {
                 Arg::In(s) => Some((false, *s)),
                 Arg::Out(s) | Arg::Inout(s) => Some((true, *s)),
-                Arg::Scalar(_) => None,
+                Arg::Scalar(_) | Arg::Struct(_) | Arg::Null => None,
             })
             .collect(),
     }
@@ -126,13 +126,16 @@ fn command(plan: &Plan, action: &Action, set: u32) -> Cmd {
     match action {
         Action::Copy { src, dst } => Cmd::Copy { src: place(src), dst: place(dst) },
         Action::Fill { dst, pattern } => Cmd::Fill { dst: place(dst), pattern: *pattern },
-        Action::Launch { kernel, grid, args } => Cmd::Launch {
+        Action::Launch { kernel, grid, offset, args } => Cmd::Launch {
+            offset: *offset,
             kernel: Kernel(*kernel as u32),
             grid: *grid,
             args: args
                 .iter()
                 .map(|arg| match arg {
                     Argument::Scalar(word) => Arg::Scalar(*word),
+                    Argument::Struct(words) => Arg::Struct(words.clone()),
+                    Argument::Null => Arg::Null,
                     Argument::Tensor { access: Access::In, view } => Arg::In(place(view)),
                     Argument::Tensor { access: Access::Out, view } => Arg::Out(place(view)),
                     Argument::Tensor { access: Access::Inout, view } => Arg::Inout(place(view)),

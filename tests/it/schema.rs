@@ -14,7 +14,6 @@ const FILE: &str = "schema/runjob.schema.json";
 
 /// Bad specs whose mistake is one of form, by the start of their names: an editor with the schema marks them.
 const OF_FORM: &[&str] = &[
-    "bad_dtypes",
     "blocks",
     "checks_are_tables",
     "counts",
@@ -35,7 +34,6 @@ const OF_FORM: &[&str] = &[
     "shapes",
     "source_suffix",
     "steps_are_tables",
-    "tabs_and_crlf",
     "tag_types",
     "tensors_are_a_table",
     "tolerances",

@@ -80,6 +80,75 @@ fn chosen_rounds_keep_their_numbers_and_contents_in_every_mode() {
 }
 
 #[test]
+fn rounds_that_are_checked_every_so_often_are_the_same_of_chosen_sets() {
+    let folder = tempfile::tempdir().unwrap();
+    for order in ["cycle", "shuffle"] {
+        let path = spec(folder.path(), &format!("order = \"{order}\""));
+        let plain = std::fs::read_to_string(&path).unwrap().replace("count = 20", "count = 18");
+        for (every, of_b) in [(4, &[7, 16][..]), (100, &[16]), (1, &[4, 7, 10, 13, 16])] {
+            let condition = format!("[[checks]]\nholds = \"min(after(y)) >= 0\"\nevery = {every}\n");
+            std::fs::write(&path, format!("{plain}every = {every}\n{condition}")).unwrap();
+            for mode in [&[][..], &["--lanes", "2"], &["--slots", "3"], &["--fresh"], &["--host", "pool"]] {
+                // Those of a round that is left out, and the last of those that are run.
+                let (code, report, printed) = run(&path, &[&["--only", "b"], mode].concat());
+                assert_eq!(code, Some(1), "{mode:?}: {printed}");
+                let checks = report[0]["checks"].as_array().unwrap();
+                assert!(checks.iter().all(|check| check["rounds"].as_u64().unwrap() + check["left_out"].as_u64().unwrap() == 6));
+                let rounds: Vec<u64> = failures(&report).iter().map(|(round, ..)| *round).collect();
+                if order == "cycle" {
+                    assert_eq!(rounds, of_b, "{every} {mode:?}: {printed}");
+                }
+                let (code, report, printed) = run(&path, &[&["--only", "a", "--only", "other"], mode].concat());
+                assert_eq!(code, Some(0), "{every} {mode:?}: {printed}");
+                assert_eq!(report[0]["checked"], 12);
+                assert!(report[0]["checks"][1]["rounds"].as_u64() > Some(0), "{printed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stale_output_is_of_the_round_that_was_run_before() {
+    let folder = tempfile::tempdir().unwrap();
+    // Its result comes one round late.
+    let spec = r#"
+name = "stale"
+[tensors]
+x = { dtype = "f32", shape = [64], each_round = { uniform = {} } }
+y = { dtype = "f32", shape = [64] }
+[kernels.k]
+params = ["in f32 x", "out f32 y"]
+source = { cpu = { lang = "c", text = """
+#include <runjob.h>
+static float kept[64];
+void k(const float *x, float *y) { for (int i = 0; i < 64; i++) { y[i] = kept[i]; kept[i] = x[i]; } }
+""" } }
+[[steps]]
+kernel = "k"
+[rounds]
+count = 12
+[[sets]]
+name = "a"
+[[sets]]
+name = "b"
+[[sets]]
+name = "c"
+[[checks]]
+tensor = "y"
+expect = "x"
+"#;
+    let path = folder.path().join("spec.toml");
+    std::fs::write(&path, spec).unwrap();
+    for (only, before) in [(&[][..], 3), (&["--only", "b"], 1), (&["--only", "b", "--only", "a"], 3)] {
+        let (code, report, printed) = run(&path, &[only, &["--lanes", "1", "--slots", "1"]].concat());
+        assert_eq!(code, Some(1), "{printed}");
+        let failure = report[0]["failures"].as_array().unwrap().iter().find(|failure| failure["round"] == 4).unwrap();
+        let patterns = failure["patterns"].to_string();
+        assert!(patterns.contains(&format!("round {before}")), "{only:?}: {patterns}");
+    }
+}
+
+#[test]
 fn a_plan_says_which_rounds_it_is_of() {
     let folder = tempfile::tempdir().unwrap();
     let spec = spec(folder.path(), "");
@@ -165,6 +234,96 @@ fn failing_rounds_are_dumped_and_no_others() {
     for name in ["x.npy", "s.npy"] {
         let [dumped, written] = ["out 0/round-7/in", "seven"].map(|of| std::fs::read(folder.path().join(of).join(name)).unwrap());
         assert_eq!(dumped, written, "{name}");
+    }
+}
+
+/// Claims of every kind about copies of `x`, of which each fails.
+const CLAIMS: &str = r#"
+name = "claims"
+[dims]
+n = 6
+[tensors]
+x = { dtype = "f32", shape = ["n"], data = { values = [0, 1, 2, 3, 4, 5] } }
+part = { dtype = "f32", shape = ["n"] }
+masked = { dtype = "f32", shape = ["n"] }
+any = { dtype = "f32", shape = ["n"] }
+left = { dtype = "f32", shape = ["n"] }
+right = { dtype = "f32", shape = ["n"] }
+golden = { dtype = "f32", shape = [2, 3], data = { values = [0, 1, 2, 3, 4, 5] } }
+box = { dtype = "f32", shape = [2, 3] }
+steps = { dtype = "f32", shape = ["n"] }
+[[steps]]
+copy = "x"
+to = "part"
+[[steps]]
+copy = "x"
+to = "masked"
+[[steps]]
+copy = "x"
+to = "any"
+[[steps]]
+copy = "x"
+to = "left"
+[[steps]]
+copy = "x"
+to = "right"
+[[steps]]
+copy = "golden"
+to = "box"
+[[steps]]
+copy = "x[0:n-1]"
+to = "steps[0:n-1]"
+[[checks]]
+tensor = "part[2:4]"
+expect = "x + 10"
+[[checks]]
+tensor = "part[5:6]"
+expect = { values = [70] }
+[[checks]]
+tensor = "masked"
+where = "x > 3"
+expect = "x + 10"
+[[checks]]
+tensor = "any"
+unordered = true
+expect = "n - index(0)"
+[[checks]]
+holds = "sum(after(left)) > sum(after(right))"
+[[checks]]
+tensor = "box[:, 1:3]"
+expect = { values = [[1, 2], [9, 5]] }
+[[checks]]
+tensor = "box"
+expect = { values = [[0, 1, 2], [3, 4, 5]] }
+[[checks]]
+tensor = "steps"
+written = true
+"#;
+
+#[test]
+fn a_dump_has_the_shape_of_the_tensor_whatever_is_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spec.toml");
+    std::fs::write(&path, CLAIMS).unwrap();
+    for (at, mode) in [&[][..], &["--fresh"], &["--host", "pool"]].into_iter().enumerate() {
+        let out = format!("out {at}");
+        let (code, _, printed) = run(&path, &[&["--dump", &out], mode].concat());
+        assert_eq!(code, Some(1), "{printed}");
+        assert!(!printed.contains("warning"), "{printed}");
+        let round = folder.path().join(out).join("round-0");
+        // What was not compared is wanted as it is; what no element is wanted of has no file.
+        for (name, values) in [
+            ("part", &[0.0, 1.0, 12.0, 13.0, 4.0, 5.0][..]),
+            ("part-2", &[0.0, 1.0, 2.0, 3.0, 4.0, 70.0]),
+            ("masked", &[0.0, 1.0, 2.0, 3.0, 14.0, 15.0]),
+            ("any", &[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
+            ("box", &[0.0, 1.0, 2.0, 3.0, 9.0, 5.0]),
+        ] {
+            assert_eq!(floats(&round.join(format!("want/{name}.npy"))), values, "{name}: {printed}");
+        }
+        assert_eq!(names(&round.join("want")), ["any.npy", "box.npy", "masked.npy", "part-2.npy", "part.npy"]);
+        assert_eq!(names(&round.join("got")), ["any", "box", "left", "masked", "part", "right", "steps"].map(|name| format!("{name}.npy")));
+        assert_eq!(floats(&round.join("got/left.npy")), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
     }
 }
 

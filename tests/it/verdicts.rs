@@ -28,7 +28,7 @@ pub fn text(output: &Output) -> String {
 
 /// The word that a report starts with.
 fn verdict(output: &str) -> Option<&str> {
-    const WORDS: [&str; 9] = ["pass", "fail", "error", "crash", "timeout", "unchecked", "xfail", "xpass", "interrupted"];
+    const WORDS: [&str; 10] = ["pass", "skip", "fail", "error", "crash", "timeout", "unchecked", "xfail", "xpass", "interrupted"];
     output.lines().find_map(|line| {
         let word = line.split(' ').next()?;
         WORDS.contains(&word).then_some(word)
@@ -140,6 +140,16 @@ fn what_only_the_warm_up_computed_is_not_round_0s_answer() {
     let output = runjob().arg(&spec).args(["--trust", "fast", "--rounds", "1"]).output().unwrap();
     let text = text(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
+}
+
+/// The poison of what must be written does not depend on the level.
+#[test]
+fn what_must_be_written_is_known_at_level_fast() {
+    for (spec, found) in [("fooled/written_but_one.toml", "10 of 10 rounds failed"), ("good/checks_written.toml", "pass checks-written")] {
+        let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs").join(spec);
+        let text = text(&runjob().arg(&spec).args(["--trust", "fast"]).output().unwrap());
+        assert!(text.contains(found), "{text}");
+    }
 }
 
 /// `xfail` excuses kernels, not what happens around them.

@@ -48,6 +48,7 @@ struct Memory {
 struct List {
     touched: Vec<Touch>,
     vars: usize,
+    /// Variables of grids and offsets.
     grids: Vec<u16>,
     inherited: bool,
 }
@@ -98,14 +99,7 @@ fn touched(cmd: &Cmd) -> Vec<Touch> {
     match cmd {
         Cmd::Copy { src, dst } => vec![touch(src, false), touch(dst, true)],
         Cmd::Fill { dst, .. } => vec![touch(dst, true)],
-        Cmd::Launch { args, .. } => args
-            .iter()
-            .filter_map(|arg| match arg {
-                Arg::In(s) => Some(touch(s, false)),
-                Arg::Out(s) | Arg::Inout(s) => Some(touch(s, true)),
-                Arg::Scalar(_) => None,
-            })
-            .collect(),
+        Cmd::Launch { args, .. } => args.iter().filter_map(|arg| arg.slice()).map(|(slice, writes)| touch(&slice, writes)).collect(),
     }
 }
 
@@ -125,13 +119,9 @@ impl List {
             match &node.cmd {
                 Cmd::Copy { .. } => {}
                 Cmd::Fill { pattern, .. } => word(pattern, &mut grids, false),
-                Cmd::Launch { grid, args, .. } => {
-                    grid.iter().for_each(|w| word(w, &mut grids, true));
-                    args.iter().for_each(|arg| {
-                        if let Arg::Scalar(w) = arg {
-                            word(w, &mut grids, false);
-                        }
-                    });
+                Cmd::Launch { grid, offset, args, .. } => {
+                    grid.iter().chain(offset).for_each(|w| word(w, &mut grids, true));
+                    args.iter().flat_map(Arg::words).for_each(|w| word(w, &mut grids, false));
                 }
             }
         }
@@ -233,19 +223,22 @@ impl Contract {
             Cmd::Fill { dst, pattern: Word::Const(word) } if dst.offset % period(*word as u32) != 0 => {
                 Err(format!("a fill with {word:#010x} from byte {}, not a multiple of {}", dst.offset, period(*word as u32)))
             }
-            Cmd::Launch { kernel, grid, args } => self.launch(*kernel, grid, args, caps),
+            Cmd::Launch { kernel, grid, offset, args } => self.launch(*kernel, grid, offset, args, caps),
             _ => Ok(()),
         }
     }
 
-    fn launch(&self, kernel: Kernel, grid: &[Word; 3], args: &[Arg], caps: &Caps) -> std::result::Result<(), String> {
+    fn launch(&self, kernel: Kernel, grid: &[Word; 3], offset: &[Word; 3], args: &[Arg], caps: &Caps) -> std::result::Result<(), String> {
         let Some((name, params)) = self.kernels.get(&kernel) else { return Err(format!("there is no kernel {}", kernel.0)) };
         if params.len() != args.len() {
             return Err(format!("kernel `{name}` takes {} arguments, not {}", params.len(), args.len()));
         }
         for (param, arg) in params.iter().zip(args) {
             let slice = match (&param.kind, arg) {
-                (ParamKind::Scalar, Arg::Scalar(_)) => continue,
+                (ParamKind::Scalar, Arg::Scalar(_)) if param.lanes == 1 => continue,
+                (ParamKind::Scalar, Arg::Struct(words)) if param.lanes > 1 && words.len() == param.lanes as usize => continue,
+                (ParamKind::Struct(layout), Arg::Struct(words)) if words.len() == layout.places().count() => continue,
+                (ParamKind::Null, Arg::Null) => continue,
                 (ParamKind::Tensor(Access::In), Arg::In(slice))
                 | (ParamKind::Tensor(Access::Out), Arg::Out(slice))
                 | (ParamKind::Tensor(Access::Inout), Arg::Inout(slice)) => slice,
@@ -256,9 +249,11 @@ impl Contract {
                 return Err(format!("kernel `{name}`: `{param}` starts at byte {}, not a multiple of {alignment}", slice.offset));
             }
         }
-        match grid.iter().find(|word| matches!(word, Word::Const(n) if *n > u64::from(u32::MAX))) {
-            Some(word) => Err(format!("kernel `{name}`: a grid of {word:?}")),
-            None => Ok(()),
+        let large = |word: &&Word| matches!(word, Word::Const(n) if *n > u64::from(u32::MAX));
+        match (grid.iter().find(large), offset.iter().find(large)) {
+            (Some(word), _) => Err(format!("kernel `{name}`: a grid of {word:?}")),
+            (None, Some(word)) => Err(format!("kernel `{name}`: an offset of {word:?}")),
+            (None, None) => Ok(()),
         }
     }
 
@@ -272,7 +267,7 @@ impl Contract {
             return broken(None, "replay", format!("graph {} needs {} variables, {} are given", graph.0, list.vars, vars.len()));
         }
         if let Some(&var) = list.grids.iter().find(|&&var| vars[usize::from(var)] > u64::from(u32::MAX)) {
-            return broken(None, "replay", format!("variable {var} is a grid of {}", vars[usize::from(var)]));
+            return broken(None, "replay", format!("variable {var} is a grid or an offset of {}", vars[usize::from(var)]));
         }
         self.start("replay", queue, after, &list.touched)
     }

@@ -1,7 +1,7 @@
 //! Calls that break the contract, each with one that keeps it.
 
 use super::*;
-use crate::device::{Code, Device, NullDevice, Trace, TraceOptions};
+use crate::device::{Code, Device, NO_OFFSET, NullDevice, Trace, TraceOptions};
 
 fn caps() -> Caps {
     Caps {
@@ -29,6 +29,8 @@ fn kernel(block: [u32; 3]) -> KernelSource {
         params: ["in f32 x", "out f32 y", "u32 n"].map(|p| Param::parse(p).unwrap()).to_vec(),
         local_lens: Vec::new(),
         block,
+        shared: 0,
+        serial: false,
         defines: Vec::new(),
         flags: Vec::new(),
         include: Vec::new(),
@@ -55,7 +57,10 @@ fn copy(src: Slice, dst: Slice, after: &[u32]) -> Node {
 }
 
 fn launch(args: [Arg; 3], grid: Word) -> Node {
-    Node { cmd: Cmd::Launch { kernel: Kernel(0), grid: [grid, Word::Const(1), Word::Const(1)], args: args.to_vec() }, after: vec![] }
+    Node {
+        cmd: Cmd::Launch { kernel: Kernel(0), grid: [grid, Word::Const(1), Word::Const(1)], offset: NO_OFFSET, args: args.to_vec() },
+        after: vec![],
+    }
 }
 
 fn message<T>(result: Result<T>) -> String {
@@ -69,7 +74,7 @@ fn message<T>(result: Result<T>) -> String {
 #[test]
 fn lists_that_break_the_contract_are_refused() {
     let mut device = device();
-    let scalar = Arg::Scalar(Word::Const(1));
+    let scalar = || Arg::Scalar(Word::Const(1));
     let (x, y) = (part(0, 0, 64), part(1, 64, 64));
     for (nodes, part_of) in [
         (vec![copy(part(0, 0, 8), part(1, 0, 9), &[])], "8 bytes to 9"),
@@ -80,10 +85,10 @@ fn lists_that_break_the_contract_are_refused() {
         (vec![copy(x, y, &[0])], "ascending"),
         (vec![copy(x, y, &[]), copy(x, part(1, 512, 64), &[]), copy(y, part(1, 0, 64), &[1, 0])], "ascending"),
         (vec![copy(x, y, &[]), copy(y, part(1, 0, 64), &[])], "nodes 0 and 1 touch the same bytes"),
-        (vec![launch([Arg::Out(x), Arg::Out(y), scalar], Word::Const(1))], "`in f32 x` is given Out"),
-        (vec![launch([Arg::In(x), Arg::Inout(y), scalar], Word::Const(1))], "`out f32 y` is given Inout"),
-        (vec![launch([Arg::In(part(0, 4, 64)), Arg::Out(y), scalar], Word::Const(1))], "not a multiple of 64"),
-        (vec![launch([Arg::In(x), Arg::Out(y), scalar], Word::Const(1 << 32))], "grid"),
+        (vec![launch([Arg::Out(x), Arg::Out(y), scalar()], Word::Const(1))], "`in f32 x` is given Out"),
+        (vec![launch([Arg::In(x), Arg::Inout(y), scalar()], Word::Const(1))], "`out f32 y` is given Inout"),
+        (vec![launch([Arg::In(part(0, 4, 64)), Arg::Out(y), scalar()], Word::Const(1))], "not a multiple of 64"),
+        (vec![launch([Arg::In(x), Arg::Out(y), scalar()], Word::Const(1 << 32))], "grid"),
     ] {
         let text = message(device.record(&nodes));
         assert!(text.contains(part_of), "{text}");

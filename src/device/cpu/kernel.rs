@@ -12,6 +12,8 @@ pub(super) struct Loaded {
     pub name: String,
     pub params: Vec<Param>,
     pub block: [u32; 3],
+    /// Never run twice at a time, blocks in order.
+    pub serial: bool,
     /// Offset of each `local` parameter in a thread's scratch.
     pub locals: Vec<u64>,
     /// Scratch of one thread. *Units*: bytes.
@@ -29,7 +31,15 @@ pub(super) enum Code {
 impl Loaded {
     pub fn new(kernel: &KernelSource, code: Code) -> Result<Loaded> {
         let (locals, local_bytes) = local_layout(kernel)?;
-        Ok(Loaded { name: kernel.name.clone(), params: kernel.params.clone(), block: kernel.block, locals, local_bytes, code })
+        Ok(Loaded {
+            name: kernel.name.clone(),
+            params: kernel.params.clone(),
+            block: kernel.block,
+            serial: kernel.serial,
+            locals,
+            local_bytes,
+            code,
+        })
     }
 }
 
@@ -61,7 +71,9 @@ unsafe fn call_builtin(builtin: Builtin, args: *const *mut u8, range: &Range) ->
         for i in range.begin..range.end {
             let block = [(i % gx) as u32, (i / gx % gy) as u32, (i / gx / gy) as u32];
             // SAFETY: promised by the caller.
-            unsafe { builtin(args, &BlockAt { block, grid: range.grid, block_dim: range.block_dim }) };
+            unsafe {
+                builtin(args, &BlockAt { block, grid: range.grid, block_dim: range.block_dim, offset: range.offset, shared: range.local })
+            };
         }
     });
     std::panic::catch_unwind(blocks).is_ok()

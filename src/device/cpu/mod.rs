@@ -48,7 +48,7 @@ pub use tools::{Found, Tool};
 /// A kernel compiled into this program: called once per block.
 ///
 /// `args` points to one pointer per parameter that is not `local`, then one per `local` parameter: to the tensor's
-/// first byte, to the scalar's bits, or to the block's scratch.
+/// first byte, to the scalar's or the struct's bits, or to the block's scratch; for `null` it is null.
 pub type Builtin = unsafe fn(args: *const *mut u8, at: &BlockAt);
 
 /// Where a block is in its grid, x first.
@@ -57,10 +57,16 @@ pub struct BlockAt {
     pub block: [u32; 3],
     pub grid: [u32; 3],
     pub block_dim: [u32; 3],
+    /// *Units*: threads.
+    pub offset: [u32; 3],
+    /// The block's `KernelSource::shared` bytes, aligned to 64; without any it points nowhere.
+    pub shared: *mut u8,
 }
 
 /// The text of `runjob.h`, which C and C++ kernels may include.
 pub const HEADER: &str = shim::HEADER;
+
+pub use shim::is_keyword;
 
 /// How the CPU is opened as a device.
 #[derive(Clone, Debug, Default)]

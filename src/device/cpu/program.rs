@@ -2,6 +2,7 @@
 //! variables into their words and calls.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::bytes::{copy, fill};
@@ -10,10 +11,13 @@ use super::memory::Region;
 use super::pool::Pool;
 use super::shim::Range;
 use crate::device::{Arg, Cmd, DeviceError, Node, Result, Slice, Word};
-use crate::tensor::{Access, ParamKind};
+use crate::tensor::{Access, Dtype, ParamKind};
 
 /// A launch that takes less than this on one thread is not worth waking others for. *Units*: nanoseconds.
 const WORTH_DEALING: f64 = 3_000.0;
+
+/// Held by the launch of a serial kernel.
+static SERIAL: Mutex<()> = Mutex::new(());
 
 /// What running a program needs besides itself.
 pub(super) struct Context {
@@ -33,7 +37,7 @@ pub(super) trait Tables {
 /// A recorded list.
 pub(super) struct Program {
     ops: Vec<Op>,
-    /// Scalars and patterns.
+    /// Scalars, structs and patterns.
     words: Box<[u64]>,
     /// Argument arrays of all launches, one after the other.
     args: Box<[*mut u8]>,
@@ -41,6 +45,8 @@ pub(super) struct Program {
     scalars: Vec<(u32, u32)>,
     /// Which words are which variables.
     patches: Vec<(u32, u16)>,
+    /// Which bytes of the words are the low bytes of which variables: the parts of structs.
+    parts: Vec<Part>,
     /// Which entries of `args` point to which byte of the scratch.
     locals: Vec<(u32, usize)>,
     /// Scratch of `local` parameters: one part of `stride` bytes per thread.
@@ -53,6 +59,14 @@ pub(super) struct Program {
 // SAFETY: the addresses in a program are of its own boxes and of memories that the device keeps for as long as the
 // program can run; a program is run by one thread at a time (`run` takes `&mut self`).
 unsafe impl Send for Program {}
+
+/// The low bytes of a variable in the words of a program.
+#[derive(Clone, Copy)]
+struct Part {
+    start: usize,
+    len: usize,
+    var: u16,
+}
 
 #[derive(Clone)]
 enum Op {
@@ -68,8 +82,10 @@ struct Launch {
     args: usize,
     args_stride: usize,
     range: Range,
-    /// The grid, where it holds a variable.
-    grid: Option<[Word; 3]>,
+    /// The grid and the offset, where one of them holds a variable.
+    sizes: Option<[[Word; 3]; 2]>,
+    /// Never run twice at a time, blocks in order.
+    serial: bool,
     /// What one block takes, by the last time it was measured. *Units*: nanoseconds.
     cost: f64,
     runs: u32,
@@ -78,7 +94,7 @@ struct Launch {
 impl Program {
     /// Compiles a list. *Errors*: an id, a range, an argument or an order that the contract does not allow.
     pub fn new(call: &'static str, nodes: &[Node], tables: &dyn Tables, threads: usize) -> Result<Program> {
-        let mut builder = Builder { words: Vec::new(), args: Vec::new(), scalars: Vec::new(), locals: Vec::new(), patches: Vec::new() };
+        let mut builder = Builder::default();
         let mut ops = Vec::with_capacity(nodes.len());
         let (mut local_bytes, mut vars) = (0u64, 0usize);
         for (index, node) in nodes.iter().enumerate() {
@@ -103,6 +119,7 @@ impl Program {
             args: builder.args.into(),
             scalars: builder.scalars,
             patches: builder.patches,
+            parts: builder.parts,
             locals: Vec::new(),
             scratch,
             stride: stride as usize,
@@ -121,6 +138,7 @@ impl Program {
             args: self.args.clone(),
             scalars: self.scalars.clone(),
             patches: self.patches.clone(),
+            parts: self.parts.clone(),
             locals: self.locals.clone(),
             scratch: self.scratch.as_ref().map(|scratch| tables.scratch(scratch.len() as u64)).transpose()?,
             stride: self.stride,
@@ -157,6 +175,12 @@ impl Program {
         for &(word, var) in &self.patches {
             self.words[word as usize] = vars[usize::from(var)];
         }
+        if !self.parts.is_empty() {
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
+            for &Part { start, len, var } in &self.parts {
+                bytes[start..start + len].copy_from_slice(&vars[usize::from(var)].to_le_bytes()[..len]);
+            }
+        }
         let args = self.args.as_ptr();
         for (index, op) in self.ops.iter_mut().enumerate() {
             if let Some(at) = context.at_node {
@@ -164,12 +188,16 @@ impl Program {
             }
             match op {
                 Op::Launch(launch) => {
-                    if let Some(grid) = launch.grid {
-                        launch.set_grid(grid, vars).map_err(|message| failed_node(index, call, message))?;
+                    if let Some(sizes) = launch.sizes {
+                        launch.set_sizes(sizes, vars).map_err(|message| failed_node(index, call, message))?;
                     }
                     // SAFETY: the launch's arguments start there; see `Send for Program`.
                     let args = unsafe { args.add(launch.args) };
-                    let done = if launch.range.end <= 1 { launch.inline(args) } else { launch.run(args, self.stride, &context.pool) };
+                    let done = if launch.range.end <= 1 && !launch.serial {
+                        launch.inline(args)
+                    } else {
+                        launch.run(args, self.stride, &context.pool)
+                    };
                     super::float_mode::restore();
                     if !done {
                         return Err(failed_node(index, call, "the kernel panicked".to_string()));
@@ -203,13 +231,11 @@ fn words_of(cmd: &Cmd) -> Vec<Word> {
     match cmd {
         Cmd::Copy { .. } => Vec::new(),
         Cmd::Fill { pattern, .. } => vec![*pattern],
-        Cmd::Launch { grid, args, .. } => {
-            let scalars = args.iter().filter_map(|arg| if let Arg::Scalar(word) = arg { Some(*word) } else { None });
-            grid.iter().copied().chain(scalars).collect()
-        }
+        Cmd::Launch { grid, offset, args, .. } => grid.iter().chain(offset).chain(args.iter().flat_map(Arg::words)).copied().collect(),
     }
 }
 
+#[derive(Default)]
 struct Builder {
     words: Vec<u64>,
     args: Vec<*mut u8>,
@@ -217,6 +243,7 @@ struct Builder {
     /// Argument, thread, offset in the thread's scratch.
     locals: Vec<(u32, usize, usize)>,
     patches: Vec<(u32, u16)>,
+    parts: Vec<Part>,
 }
 
 impl Builder {
@@ -230,6 +257,22 @@ impl Builder {
             }
         }
         index
+    }
+
+    /// Words that hold `size` bytes, with values at some of them; the index of the first.
+    fn bytes(&mut self, size: u64, places: impl Iterator<Item = (u64, Dtype)>, values: &[Word]) -> u32 {
+        let first = self.words.len();
+        self.words.resize(first + size.div_ceil(8) as usize, 0);
+        for ((offset, dtype), value) in places.zip(values) {
+            let (start, len) = (8 * first + offset as usize, dtype.size());
+            match *value {
+                Word::Const(value) => {
+                    bytemuck::cast_slice_mut::<u64, u8>(&mut self.words)[start..start + len].copy_from_slice(&value.to_le_bytes()[..len]);
+                }
+                Word::Var(var) => self.parts.push(Part { start, len, var }),
+            }
+        }
+        first as u32
     }
 
     /// An operation and the scratch bytes per thread that it needs.
@@ -248,9 +291,10 @@ impl Builder {
             Cmd::Fill { dst, pattern } => {
                 Ok((Op::Fill { dst: tables.address(*dst, true)?, len: dst.len as usize, word: self.word(*pattern) }, 0))
             }
-            Cmd::Launch { kernel, grid, args } => {
+            Cmd::Launch { kernel, grid, offset, args } => {
                 let loaded = tables.kernel(*kernel)?;
-                self.launch(&loaded, *grid, args, tables, threads).map_err(|message| format!("kernel `{}`: {message}", loaded.name))
+                self.launch(&loaded, [*grid, *offset], args, tables, threads)
+                    .map_err(|message| format!("kernel `{}`: {message}", loaded.name))
             }
         }
     }
@@ -258,7 +302,7 @@ impl Builder {
     fn launch(
         &mut self,
         loaded: &Loaded,
-        grid: [Word; 3],
+        sizes: [[Word; 3]; 2],
         args: &[Arg],
         tables: &dyn Tables,
         threads: usize,
@@ -269,10 +313,28 @@ impl Builder {
         }
         let start = self.args.len();
         for (param, arg) in params().zip(args) {
+            let by_value = |this: &mut Builder, word| {
+                this.scalars.push((this.args.len() as u32, word));
+                this.args.push(std::ptr::null_mut());
+            };
             let (slice, access) = match (&param.kind, arg) {
-                (ParamKind::Scalar, Arg::Scalar(word)) => {
+                (ParamKind::Scalar, Arg::Scalar(word)) if param.lanes == 1 => {
                     let word = self.word(*word);
-                    self.scalars.push((self.args.len() as u32, word));
+                    by_value(self, word);
+                    continue;
+                }
+                (ParamKind::Scalar, Arg::Struct(values)) if param.lanes > 1 && values.len() == param.lanes as usize => {
+                    let size = param.dtype.size() as u64;
+                    let word = self.bytes(param.element_bytes(), (0..param.lanes.into()).map(|lane| (lane * size, param.dtype)), values);
+                    by_value(self, word);
+                    continue;
+                }
+                (ParamKind::Struct(layout), Arg::Struct(values)) if values.len() == layout.places().count() => {
+                    let word = self.bytes(layout.size, layout.places(), values);
+                    by_value(self, word);
+                    continue;
+                }
+                (ParamKind::Null, Arg::Null) => {
                     self.args.push(std::ptr::null_mut());
                     continue;
                 }
@@ -306,26 +368,37 @@ impl Builder {
                 }
             }
         }
-        let range = Range { begin: 0, end: 0, grid: [0; 3], block_dim: loaded.block, local: std::ptr::null_mut() };
-        let has_var = grid.iter().any(|word| matches!(word, Word::Var(_)));
-        let mut launch =
-            Launch { code: loaded.code, args: start, args_stride, range, grid: has_var.then_some(grid), cost: f64::INFINITY, runs: 0 };
-        if !has_var {
-            launch.set_grid(grid, &[])?;
+        let range = Range { begin: 0, end: 0, grid: [0; 3], block_dim: loaded.block, offset: [0; 3], local: std::ptr::null_mut() };
+        let varies = sizes.iter().flatten().any(|word| matches!(word, Word::Var(_)));
+        let mut launch = Launch {
+            code: loaded.code,
+            args: start,
+            args_stride,
+            range,
+            sizes: varies.then_some(sizes),
+            serial: loaded.serial,
+            cost: f64::INFINITY,
+            runs: 0,
+        };
+        if !varies {
+            launch.set_sizes(sizes, &[])?;
         }
         Ok((Op::Launch(launch), loaded.local_bytes))
     }
 }
 
 impl Launch {
-    fn set_grid(&mut self, grid: [Word; 3], vars: &[u64]) -> std::result::Result<(), String> {
-        for (dim, word) in grid.into_iter().enumerate() {
-            let value = match word {
-                Word::Const(value) => value,
-                Word::Var(var) => vars.get(usize::from(var)).copied().unwrap_or(0),
-            };
+    fn set_sizes(&mut self, [grid, offset]: [[Word; 3]; 2], vars: &[u64]) -> std::result::Result<(), String> {
+        let value = |word| match word {
+            Word::Const(value) => value,
+            Word::Var(var) => vars.get(usize::from(var)).copied().unwrap_or(0),
+        };
+        for dim in 0..3 {
+            let (blocks, start) = (value(grid[dim]), value(offset[dim]));
             self.range.grid[dim] =
-                u32::try_from(value).map_err(|_| format!("{value} blocks in dimension {dim}; a dimension has at most {}", u32::MAX))?;
+                u32::try_from(blocks).map_err(|_| format!("{blocks} blocks in dimension {dim}; a dimension has at most {}", u32::MAX))?;
+            self.range.offset[dim] =
+                u32::try_from(start).map_err(|_| format!("an offset of {start} in dimension {dim}; it is at most {}", u32::MAX))?;
         }
         let blocks = self.range.grid.iter().map(|&n| u128::from(n)).product::<u128>();
         // Zero times anything is no launch, whatever the other dimensions are.
@@ -340,8 +413,13 @@ impl Launch {
         self.range.end == 0 || unsafe { self.code.call(args, &self.range) }
     }
 
-    /// Runs two or more blocks, on several threads if that is worth it.
+    /// Runs two or more blocks, on several threads if that is worth it; or those of a kernel that is not re-entrant.
     fn run(&mut self, args: *const *mut u8, stride: usize, pool: &Pool) -> bool {
+        if self.serial {
+            // Held over all its blocks: other queues and lanes run the same code, with the same static memory.
+            let _alone = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+            return self.inline(args);
+        }
         let blocks = self.range.end;
         self.runs = self.runs.wrapping_add(1);
         let cheap = self.cost * (blocks as f64) < WORTH_DEALING;

@@ -1,12 +1,14 @@
 /* runjob.h: what a C or C++ kernel may use besides its parameters.
  *
  * A kernel has its natural C signature: `const T *` for `in`, `T *` for `out` and `inout`, scalars by value,
- * `T *` (64-byte aligned, contents undefined) for `local`. It is called once per block.
+ * `T *` (64-byte aligned, contents undefined) for `local`, `struct tag` by value, any pointer for `null`. It is called
+ * once per block.
  * Three lanes (`x3`) are a plain `T *`, three elements side by side; 2, 4, 8 and 16 lanes are vectors.
  */
 #ifndef RUNJOB_H
 #define RUNJOB_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -16,6 +18,8 @@ struct rj_at_ {
     uint32_t block[3];
     uint32_t grid[3];
     uint32_t block_dim[3];
+    uint32_t offset[3];
+    void *shared;
 };
 #ifdef __cplusplus
 #define RJ_THREAD_ thread_local
@@ -32,8 +36,8 @@ extern "C" {
 #endif
 extern RJ_THREAD_ struct rj_at_ rj_at_;
 __attribute__((weak, visibility("default"))) RJ_THREAD_ struct rj_at_ rj_at_;
-struct rj_at_ *rj_here_1_(void);
-__attribute__((weak, visibility("default"))) struct rj_at_ *rj_here_1_(void) { return &rj_at_; }
+struct rj_at_ *rj_here_2_(void);
+__attribute__((weak, visibility("default"))) struct rj_at_ *rj_here_2_(void) { return &rj_at_; }
 #ifdef __cplusplus
 }
 #endif
@@ -43,6 +47,12 @@ __attribute__((weak, visibility("default"))) struct rj_at_ *rj_here_1_(void) { r
 __attribute__((unused)) static inline uint32_t rj_block(int d) { return rj_at_.block[d]; }
 __attribute__((unused)) static inline uint32_t rj_grid(int d) { return rj_at_.grid[d]; }
 __attribute__((unused)) static inline uint32_t rj_block_dim(int d) { return rj_at_.block_dim[d]; }
+
+/* The launch's offset in threads, to be added to a thread's place. */
+__attribute__((unused)) static inline uint32_t rj_offset(int d) { return rj_at_.offset[d]; }
+
+/* The block's `shared` bytes, aligned to 64, contents undefined; null without any. */
+__attribute__((unused)) static inline void *rj_shared(void) { return rj_at_.shared; }
 
 /* ---- element types ---------------------------------------------------------------------------------- */
 

@@ -8,14 +8,14 @@ use std::fmt::Write as _;
 
 use super::shim::{Range, SourceText, Unit, is_function_name, layout, local_layout};
 use crate::device::{DeviceError, KernelSource};
-use crate::tensor::{Access, Dtype, ParamKind};
+use crate::tensor::{Access, Dtype, Field, ParamKind, Struct};
 
 /// The module `runjob` of Rust kernels.
 const MODULE: &str = include_str!("runjob.rs.in");
 
 /// Writes the crate of a kernel.
 ///
-/// *Errors*: an entry that is no function's name, or a scalar that does not fit the 8 bytes of a launch argument.
+/// *Errors*: an entry that is no function's name, a scalar of three lanes, or a struct without a tag.
 pub(super) fn unit(kernel: &KernelSource, source: &SourceText) -> Result<Unit, DeviceError> {
     let build = |message: String| DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() };
     let entry = &kernel.entry;
@@ -24,23 +24,41 @@ pub(super) fn unit(kernel: &KernelSource, source: &SourceText) -> Result<Unit, D
     }
     let (offsets, _) = local_layout(kernel)?;
     let (mut types, mut values) = (Vec::new(), Vec::new());
+    let mut asserts = String::new();
     let (mut argument, mut local) = (0, 0);
     for param in &kernel.params {
         let element = element(param.dtype, param.lanes);
-        match param.kind {
+        match &param.kind {
             ParamKind::Tensor(access) => {
-                let pointer = if access == Access::In { "*const" } else { "*mut" };
+                let pointer = if *access == Access::In { "*const" } else { "*mut" };
                 values.push(format!("(*params.add({argument})).cast::<{element}>()"));
                 types.push(format!("{pointer} {element}"));
-                argument += 1;
+            }
+            ParamKind::Scalar if param.lanes == 3 => {
+                let (dtype, name) = (param.dtype, &param.name);
+                return Err(build(format!(
+                    "scalar `{param}`: there is no type of three lanes to pass by value; \
+                     write `struct tag {{ {dtype}x3 v }} {name}`, or a tensor `in {dtype}x3 {name}`"
+                )));
             }
             ParamKind::Scalar => {
-                if param.lanes == 3 || param.element_bytes() > 8 {
-                    return Err(build(format!("scalar `{param}` does not fit 8 bytes; pass it as a tensor")));
-                }
-                values.push(format!("(*params.add({argument})).cast::<{element}>().read()"));
+                values.push(format!("(*params.add({argument})).cast::<{element}>().read_unaligned()"));
                 types.push(element);
-                argument += 1;
+            }
+            ParamKind::Struct(layout) => {
+                let Some(tag) = &layout.tag else {
+                    return Err(build(format!(
+                        "`{param}`: a struct without a tag has no type; write `struct tag {{ ... }} {}`",
+                        param.name
+                    )));
+                };
+                asserts.push_str(&asserted(&param.name, tag, layout));
+                values.push(format!("(*params.add({argument})).cast::<super::{tag}>().read_unaligned()"));
+                types.push(format!("super::{tag}"));
+            }
+            ParamKind::Null => {
+                values.push("std::ptr::null_mut::<std::ffi::c_void>()".to_string());
+                types.push("*mut std::ffi::c_void".to_string());
             }
             ParamKind::Local { .. } => {
                 values.push(format!("range.local.add({}).cast::<{element}>()", offsets[local]));
@@ -48,12 +66,14 @@ pub(super) fn unit(kernel: &KernelSource, source: &SourceText) -> Result<Unit, D
                 local += 1;
             }
         }
+        argument += usize::from(!matches!(param.kind, ParamKind::Local { .. }));
     }
     let label = Unit::label(kernel);
     let mut shim = String::from("use super::runjob;\n");
     // In lines of its own, which the compiler's messages show: the types of the spec are there to be read.
     let _ = writeln!(shim, "const KERNEL: unsafe extern \"C\" fn({}) =\n    super::{entry};", types.join(", "));
-    for param in &kernel.params {
+    shim.push_str(&asserts);
+    for param in kernel.params.iter().filter(|p| !matches!(p.kind, ParamKind::Struct(_) | ParamKind::Null)) {
         let (size, align) = layout(param.dtype, param.lanes);
         let element = element(param.dtype, param.lanes);
         let _ = writeln!(shim, "const _: () = assert!(size_of::<{element}>() == {size} && align_of::<{element}>() == {align});");
@@ -69,9 +89,14 @@ pub(super) fn unit(kernel: &KernelSource, source: &SourceText) -> Result<Unit, D
         let _ = writeln!(shim, "    let a{i} = {value};");
     }
     let passed: Vec<String> = (0..values.len()).map(|i| format!("a{i}")).collect();
+    let shared = if kernel.shared > 0 { "range.local" } else { "std::ptr::null_mut()" };
     // A source that never names the module cannot ask where its block is; one with other files may.
     let asks = ["runjob", "mod ", "include!"].iter().any(|word| source.text.contains(word));
-    let _ = write!(shim, "{}", LOOP.replace("ASKS", &asks.to_string()).replace("CALL", &format!("KERNEL({})", passed.join(", "))));
+    let _ = write!(
+        shim,
+        "{}",
+        LOOP.replace("ASKS", &asks.to_string()).replace("SHARED", shared).replace("CALL", &format!("KERNEL({})", passed.join(", ")))
+    );
     let macros: String = kernel
         .defines
         .iter()
@@ -100,11 +125,11 @@ pub(super) fn unit(kernel: &KernelSource, source: &SourceText) -> Result<Unit, D
 
 const RANGE: &str = "\
 #[repr(C)]
-pub struct Range { begin: u64, end: u64, grid: [u32; 3], block_dim: [u32; 3], local: *mut u8 }";
+pub struct Range { begin: u64, end: u64, grid: [u32; 3], block_dim: [u32; 3], offset: [u32; 3], local: *mut u8 }";
 
 const LOOP: &str = "\
     if ASKS {
-        runjob::enter(range.grid, range.block_dim);
+        runjob::enter(range.grid, range.block_dim, range.offset, SHARED);
         let [gx, gy] = [u64::from(range.grid[0]), u64::from(range.grid[1])];
         let row = range.begin / gx;
         let mut block = [(range.begin % gx) as u32, (row % gy) as u32, (row / gy) as u32];
@@ -128,6 +153,28 @@ const LOOP: &str = "\
     }
 }}
 ";
+
+/// Assertions that the source lays out a struct as `params` does, with the types that it names.
+fn asserted(param: &str, tag: &str, layout: &Struct) -> String {
+    let mut text = String::new();
+    for Field { name, dtype, lanes, offset } in &layout.fields {
+        let element = element(*dtype, *lanes);
+        let element = if *lanes == 3 { format!("[{element}; 3]") } else { element };
+        let what = format!("parameter `{param}`: field `{name}` of `{tag}`");
+        let _ = writeln!(text, "const _: fn(&super::{tag}) -> &{element} = |value| &value.{name};");
+        let _ = writeln!(
+            text,
+            "const _: () = assert!(std::mem::offset_of!(super::{tag}, {name}) == {offset}, \
+             \"{what} is not at byte {offset} as by params: the struct must be #[repr(C)]\");"
+        );
+    }
+    let size = layout.size;
+    let _ = writeln!(
+        text,
+        "const _: () = assert!(size_of::<super::{tag}>() == {size}, \"parameter `{param}`: `{tag}` has not the {size} bytes of params\");"
+    );
+    text
+}
 
 /// The Rust type of one element; of three lanes it is the type of one of them.
 fn element(dtype: Dtype, lanes: u32) -> String {

@@ -7,12 +7,13 @@
 //! void rj_shim_<hash>(void *const *params, const struct rj_range_ *range);
 //! ```
 //!
-//! with one pointer per parameter that is not `local`: to a tensor's first byte, or to a scalar's bits.
+//! with one pointer per parameter that is not `local`: to a tensor's first byte, or to the bits of a scalar or a struct;
+//! null for `null`.
 
 use std::fmt::Write as _;
 
 use crate::device::{DeviceError, KernelSource};
-use crate::tensor::{Access, Dtype, Lang, Param, ParamKind};
+use crate::tensor::{Access, Dtype, Field, Lang, Param, ParamKind, Struct, type_name};
 
 /// The header that kernels may include.
 pub(super) const HEADER: &str = include_str!("runjob.h");
@@ -28,11 +29,12 @@ pub(super) struct Range {
     pub end: u64,
     pub grid: [u32; 3],
     pub block_dim: [u32; 3],
-    /// The scratch of all `local` parameters of the thread that runs these blocks.
+    pub offset: [u32; 3],
+    /// The scratch of the thread that runs these blocks: the kernel's `shared` bytes, then its `local` parameters.
     pub local: *mut u8,
 }
 
-const RANGE: &str = "struct rj_range_ { uint64_t begin, end; uint32_t grid[3], block_dim[3]; char *local; };";
+const RANGE: &str = "struct rj_range_ { uint64_t begin, end; uint32_t grid[3], block_dim[3], offset[3]; char *local; };";
 
 /// A kernel's entry as it is called.
 pub(super) type Entry = unsafe extern "C" fn(params: *const *mut u8, range: *const Range);
@@ -92,13 +94,13 @@ pub(super) enum Callee<'s> {
 }
 
 /// What `runjob.h` defines in an object that was not compiled here: the address of the thread's `rj_at_`.
-pub(super) const HERE: &str = "rj_here_1_";
+pub(super) const HERE: &str = "rj_here_2_";
 
 /// The variable of a shim that holds the kernel's address, and that which holds [`HERE`]'s.
 pub(super) const KERNEL_ADDRESS: &str = "_kernel";
 pub(super) const HERE_ADDRESS: &str = "_here";
 
-/// Byte offset of each `local` parameter in a thread's scratch, and the size of the whole.
+/// Byte offset of each `local` parameter in a thread's scratch, behind its `shared` bytes, and the size of the whole.
 pub(super) fn local_layout(kernel: &KernelSource) -> Result<(Vec<u64>, u64), DeviceError> {
     let locals: Vec<&Param> = kernel.params.iter().filter(|p| matches!(p.kind, ParamKind::Local { .. })).collect();
     let build = |message: String| DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() };
@@ -106,14 +108,19 @@ pub(super) fn local_layout(kernel: &KernelSource) -> Result<(Vec<u64>, u64), Dev
         return Err(build(format!("{} `local` parameters have {} lengths", locals.len(), kernel.local_lens.len())));
     }
     let mut offsets = Vec::new();
-    let mut end = 0u64;
+    let too_large = |what: String| build(format!("{what} is larger than 4 GiB"));
+    let mut end = kernel
+        .shared
+        .checked_next_multiple_of(LOCAL_ALIGN)
+        .filter(|&end| end <= 1 << 32)
+        .ok_or_else(|| too_large(format!("`shared` of {} bytes", kernel.shared)))?;
     for (param, &len) in locals.iter().zip(&kernel.local_lens) {
         offsets.push(end);
         end = len
             .checked_mul(param.element_bytes())
             .and_then(|bytes| end.checked_add(bytes)?.checked_next_multiple_of(LOCAL_ALIGN))
             .filter(|&end| end <= 1 << 32)
-            .ok_or_else(|| build(format!("`local` parameter `{}` of {len} elements is larger than 4 GiB", param.name)))?;
+            .ok_or_else(|| too_large(format!("`local` parameter `{}` of {len} elements", param.name)))?;
     }
     Ok((offsets, end))
 }
@@ -126,7 +133,7 @@ pub(super) fn is_function_name(text: &str) -> bool {
 
 /// Writes the file of a kernel in C or C++.
 ///
-/// *Errors*: an entry that is no C name, or a scalar that does not fit the 8 bytes of a launch argument.
+/// *Errors*: an entry that is no C name, a scalar of three lanes, or a struct without a tag, for neither of which C has a type.
 pub(super) fn unit(kernel: &KernelSource, callee: Callee<'_>) -> Result<Unit, DeviceError> {
     let build = |message: String| DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() };
     let entry = &kernel.entry;
@@ -134,38 +141,81 @@ pub(super) fn unit(kernel: &KernelSource, callee: Callee<'_>) -> Result<Unit, De
         return Err(build(format!("entry `{entry}` is not a C function name")));
     }
     let cxx = matches!(callee, Callee::Source(SourceText { lang: Lang::Cxx, .. }));
+    if is_keyword(entry) {
+        return Err(build(format!("entry `{entry}` is a word of C and names no function")));
+    }
     let (offsets, _) = local_layout(kernel)?;
     let mut types = Vec::new();
+    // What the kernel is given: statements that make the values `rj_<i>_`.
     let mut values = Vec::new();
+    let mut asserts = String::new();
+    let mut defined = Vec::new();
     let (mut argument, mut local) = (0, 0);
-    for param in &kernel.params {
+    for (index, param) in kernel.params.iter().enumerate() {
+        let name = format!("rj_{index}_");
         let element = spelled(param.dtype, param.lanes, cxx);
-        match param.kind {
+        match &param.kind {
             ParamKind::Tensor(access) => {
-                let qualifier = if access == Access::In { "const " } else { "" };
+                let qualifier = if *access == Access::In { "const " } else { "" };
+                values.push(format!("{qualifier}{element} *{name} = ({qualifier}{element} *)rj_params_[{argument}];"));
                 types.push(format!("{qualifier}{element} *"));
-                values.push(format!("({qualifier}{element} *)rj_params_[{argument}]"));
-                argument += 1;
+            }
+            ParamKind::Scalar if param.lanes == 3 => {
+                let (dtype, name) = (param.dtype, &param.name);
+                return Err(build(format!(
+                    "scalar `{param}`: C has no type of three lanes to pass by value; \
+                     write `struct tag {{ {dtype}x3 v }} {name}`, or a tensor `in {dtype}x3 {name}`"
+                )));
+            }
+            ParamKind::Scalar if param.lanes == 1 => {
+                values.push(format!("{element} {name} = *(const {element} *)rj_params_[{argument}];"));
+                types.push(element);
             }
             ParamKind::Scalar => {
-                if param.lanes == 3 || param.element_bytes() > 8 {
-                    return Err(build(format!("scalar `{param}` does not fit 8 bytes; pass it as a tensor, `in {}`", type_of(param))));
-                }
-                values.push(format!("*(const {element} *)rj_params_[{argument}]"));
+                values.push(copied(&element, &name, argument));
                 types.push(element);
-                argument += 1;
+            }
+            ParamKind::Struct(layout) => {
+                let Some(tag) = &layout.tag else {
+                    return Err(build(format!(
+                        "`{param}`: a struct without a tag has no type in C; write `struct tag {{ ... }} {}`",
+                        param.name
+                    )));
+                };
+                let element = format!("struct {tag}");
+                asserts.push_str(&asserted(&param.name, tag, layout, cxx));
+                let text = definition(tag, layout);
+                if !defined.contains(&text) {
+                    defined.push(text);
+                }
+                values.push(copied(&element, &name, argument));
+                types.push(element);
+            }
+            ParamKind::Null => {
+                values.push(format!("void *{name} = 0;"));
+                // C++ has no type that agrees with every pointer.
+                types.push(if cxx { "void *" } else { "union rj_null_" }.to_string());
             }
             ParamKind::Local { .. } => {
+                values.push(format!("{element} *{name} = ({element} *)(rj_range_->local + {});", offsets[local]));
                 types.push(format!("{element} *"));
-                values.push(format!("({element} *)(rj_range_->local + {})", offsets[local]));
                 local += 1;
             }
         }
+        argument += usize::from(!matches!(param.kind, ParamKind::Local { .. }));
     }
     let label = Unit::label(kernel);
     let declared = if types.is_empty() { "void".to_string() } else { types.join(", ") };
     let passed: Vec<String> = (0..types.len()).map(|i| format!("rj_{i}_")).collect();
     let mut body = String::new();
+    if matches!(callee, Callee::Address { .. }) {
+        // There is no source to define them.
+        defined.into_iter().for_each(|text| body.push_str(&text));
+    }
+    body.push_str(&asserts);
+    if !cxx && kernel.params.iter().any(|p| p.kind == ParamKind::Null) {
+        body.push_str(&null_type());
+    }
     let _ = writeln!(body, "{RANGE}");
     let assert = if cxx { "static_assert" } else { "_Static_assert" };
     let _ = writeln!(body, "{assert}(sizeof(struct rj_range_) == {}, \"struct rj_range_\");", size_of::<Range>());
@@ -195,9 +245,10 @@ pub(super) fn unit(kernel: &KernelSource, callee: Callee<'_>) -> Result<Unit, De
     let _ = writeln!(body, "{export}{visible} void {symbol}(void *const *rj_params_, const struct rj_range_ *rj_range_){noexcept};");
     let _ = writeln!(body, "{export}void {symbol}(void *const *rj_params_, const struct rj_range_ *rj_range_){noexcept} {{");
     let _ = writeln!(body, "  (void)rj_params_;");
-    for (i, (ty, value)) in types.iter().zip(&values).enumerate() {
-        let _ = writeln!(body, "  {ty} rj_{i}_ = {value};");
+    for value in &values {
+        let _ = writeln!(body, "  {value}");
     }
+    let shared = if kernel.shared > 0 { "rj_range_->local" } else { "0" };
     let (function, here) = match callee {
         Callee::Source(_) if cxx => {
             let _ = writeln!(body, "  void (*const rj_kernel_)({declared}) = &::{entry};");
@@ -206,7 +257,11 @@ pub(super) fn unit(kernel: &KernelSource, callee: Callee<'_>) -> Result<Unit, De
         Callee::Source(_) => (entry.clone(), "&rj_at_".to_string()),
         Callee::Address { .. } => (format!("{symbol}{KERNEL_ADDRESS}"), format!("{symbol}{HERE_ADDRESS}()")),
     };
-    let _ = write!(body, "{}", LOOP.replace("HERE", &here).replace("CALL", &format!("{function}({})", passed.join(", "))));
+    let _ = write!(
+        body,
+        "{}",
+        LOOP.replace("HERE", &here).replace("SHARED", shared).replace("CALL", &format!("{function}({})", passed.join(", ")))
+    );
     let text = match callee {
         // A source that has not included the header cannot ask where its block is: nothing need be kept for it.
         Callee::Source(source) => format!(
@@ -226,7 +281,7 @@ pub(super) fn unit(kernel: &KernelSource, callee: Callee<'_>) -> Result<Unit, De
 /// C type, size and alignment of every element type among the parameters.
 fn layouts(kernel: &KernelSource, cxx: bool) -> Vec<(String, usize, usize)> {
     let mut all: Vec<(String, usize, usize)> = Vec::new();
-    for param in &kernel.params {
+    for param in kernel.params.iter().filter(|p| !matches!(p.kind, ParamKind::Struct(_) | ParamKind::Null)) {
         let (size, align) = layout(param.dtype, param.lanes);
         let one = (spelled(param.dtype, param.lanes, cxx), size, align);
         if !all.contains(&one) {
@@ -248,6 +303,8 @@ const LOOP: &str = "\
   struct rj_at_ *rj_here_ = HERE;
   memcpy(rj_here_->grid, rj_range_->grid, sizeof rj_here_->grid);
   memcpy(rj_here_->block_dim, rj_range_->block_dim, sizeof rj_here_->block_dim);
+  memcpy(rj_here_->offset, rj_range_->offset, sizeof rj_here_->offset);
+  rj_here_->shared = SHARED;
   uint64_t rj_row_ = rj_range_->begin / rj_gx_;
   uint32_t rj_x_ = (uint32_t)(rj_range_->begin % rj_gx_), rj_y_ = (uint32_t)(rj_row_ % rj_gy_), rj_z_ = (uint32_t)(rj_row_ / rj_gy_);
   for (uint64_t rj_i_ = rj_range_->begin, rj_end_ = rj_range_->end; rj_i_ < rj_end_; ++rj_i_) {
@@ -304,8 +361,120 @@ fn element(dtype: Dtype, lanes: u32) -> String {
     .to_string()
 }
 
-fn type_of(param: &Param) -> String {
-    if param.lanes == 1 { param.dtype.to_string() } else { format!("{}x{}", param.dtype, param.lanes) }
+/// A value whose bytes stand where no alignment is promised.
+fn copied(ty: &str, name: &str, argument: usize) -> String {
+    format!("{ty} {name}; memcpy(&{name}, rj_params_[{argument}], sizeof {name});")
+}
+
+/// Static assertions that the source lays out `struct tag` as `params` does, with the types that it names.
+fn asserted(param: &str, tag: &str, layout: &Struct, cxx: bool) -> String {
+    let mut text = String::new();
+    let assert = if cxx { "static_assert" } else { "_Static_assert" };
+    for Field { name, dtype, lanes, offset } in &layout.fields {
+        let what = format!("parameter `{param}`: field `{name}` of `struct {tag}`");
+        let array = if *lanes == 3 { "[3]" } else { "" };
+        let element = spelled(*dtype, *lanes, cxx);
+        let field = format!("((struct {tag} *)0)->{name}");
+        let same = match cxx {
+            true => format!("__is_same(decltype({field}), {element}{array})"),
+            false => format!("__builtin_types_compatible_p(__typeof__({field}), {element}{array})"),
+        };
+        let _ = writeln!(
+            text,
+            "{assert}({same}, \
+             \"{what} is not `{element}{array}` in the source, as `{} {name}` in params says\");",
+            type_name(*dtype, *lanes)
+        );
+        // An assertion can say no number that it computes, so there is one for each that is likely.
+        for other in (offset.saturating_sub(NEAR)..=offset + NEAR).filter(|other| other != offset) {
+            let _ = writeln!(
+                text,
+                "{assert}(offsetof(struct {tag}, {name}) != {other}, \
+                 \"{what} is at byte {other} in the source, at byte {offset} by params\");"
+            );
+        }
+        let _ = writeln!(text, "{assert}(offsetof(struct {tag}, {name}) == {offset}, \"{what} is not at byte {offset} as by params\");");
+    }
+    let size = layout.size;
+    let _ = writeln!(
+        text,
+        "{assert}(sizeof(struct {tag}) == {size}, \"parameter `{param}`: `struct {tag}` has more fields in the source, or another size, than the {size} bytes by params\");"
+    );
+    text
+}
+
+/// The definition of a struct as `params` has it.
+fn definition(tag: &str, layout: &Struct) -> String {
+    let fields = layout.fields.iter().map(|Field { name, dtype, lanes, .. }| {
+        let array = if *lanes == 3 { "[3]" } else { "" };
+        format!("{} {name}{array};", element(*dtype, *lanes))
+    });
+    format!("struct {tag} {{ {} }};\n", fields.collect::<Vec<_>>().join(" "))
+}
+
+/// Offsets that differ by at most this from those of `params` are named in messages. *Units*: bytes.
+const NEAR: u64 = 16;
+
+/// A type of parameter that agrees with every pointer that a kernel may have there, as a null pointer is passed.
+fn null_type() -> String {
+    let mut pointees = vec!["void".to_string(), "char".into()];
+    pointees.extend(Dtype::ALL.into_iter().flat_map(|dtype| [1, 2, 4, 8, 16].map(|lanes| element(dtype, lanes))));
+    let members = pointees.iter().enumerate().map(|(i, p)| format!("{p} *m{i}_; const {p} *c{i}_;"));
+    format!("union rj_null_ {{ {} }} __attribute__((transparent_union));\n", members.collect::<Vec<_>>().join(" "))
+}
+
+/// Whether a name is a word of C (GNU C11), which can name no function.
+pub fn is_keyword(name: &str) -> bool {
+    const WORDS: [&str; 47] = [
+        "auto",
+        "break",
+        "case",
+        "char",
+        "const",
+        "continue",
+        "default",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "extern",
+        "float",
+        "for",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "register",
+        "restrict",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "typedef",
+        "union",
+        "unsigned",
+        "void",
+        "volatile",
+        "while",
+        "_Alignas",
+        "_Alignof",
+        "_Atomic",
+        "_Bool",
+        "_Complex",
+        "_Float16",
+        "_Generic",
+        "_Imaginary",
+        "_Noreturn",
+        "_Static_assert",
+        "_Thread_local",
+        "asm",
+        "typeof",
+    ];
+    WORDS.contains(&name)
 }
 
 fn escape(text: &str) -> String {

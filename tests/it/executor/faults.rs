@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use runjob::data::Source;
 use runjob::device::cpu::{BlockAt, Builtin};
-use runjob::device::{Chaos, ChaosOptions, Word};
+use runjob::device::{Chaos, ChaosOptions, NO_OFFSET, Word};
 use runjob::exec::Progress;
 use runjob::job::{Action, Argument, Contents, Job, Tensor, Var, VarSource, View, Want};
 use runjob::plan::Trust;
@@ -91,7 +91,7 @@ fn launch(name: &str, code: Builtin, tensors: Vec<Tensor>, checks: Vec<runjob::j
     let params = params.iter().map(|p| Param::parse(p).unwrap()).collect();
     let whole = |access, tensor: usize| Argument::Tensor { access, view: View { tensor, offset: 0, len: tensors[tensor].bytes() } };
     let args = vec![whole(Access::In, 0), whole(Access::Out, 1), Argument::Scalar(Word::Var(0))];
-    let steps = vec![Action::Launch { kernel: 0, grid: [Word::Const(1); 3], args }];
+    let steps = vec![Action::Launch { kernel: 0, grid: [Word::Const(1); 3], offset: NO_OFFSET, args }];
     let mut job = jobs::job(tensors, vec![jobs::kernel(name, code, params, [1; 3])], steps, checks, rounds, 0);
     job.vars.push(Var { text: "round".into(), source: VarSource::Scalar { value: jobs::scalar("round", false), dtype: Dtype::U32 } });
     job
@@ -291,7 +291,7 @@ fn each_step_runs_once_a_round_in_an_order_that_the_plan_allows() {
                 Argument::Tensor { access: Access::Out, view: view(dst) },
                 Argument::Scalar(Word::Var(0)),
             ];
-            runjob::job::Step { action: Action::Launch { kernel, grid: [Word::Const(1); 3], args }, ..template.clone() }
+            runjob::job::Step { action: Action::Launch { kernel, grid: [Word::Const(1); 3], offset: NO_OFFSET, args }, ..template.clone() }
         })
         .collect();
     job.checks = vec![jobs::check(1, vec![jobs::want(&job.tensors, 1, "x + 3")])];

@@ -82,7 +82,7 @@ impl<'a> Interpreter<'a> {
                     *byte = pattern[i % 4];
                 }
             }
-            Action::Launch { kernel, grid, args } => {
+            Action::Launch { kernel, grid, offset, args } => {
                 let kernel = &self.job.kernels[*kernel];
                 let Code::Builtin(code) = kernel.code else { panic!("a builtin") };
                 let mut scalars: Vec<Box<u64>> = Vec::new();
@@ -94,16 +94,18 @@ impl<'a> Interpreter<'a> {
                             scalars.push(Box::new(word(w)));
                             std::ptr::from_mut(scalars.last_mut().unwrap().as_mut()).cast()
                         }
+                        Argument::Struct(_) | Argument::Null => panic!("no builtin of these jobs takes one"),
                     })
                     .collect();
                 let mut locals: Vec<Aligned> = kernel.local_lens.iter().map(|n| Aligned::new(&vec![0xee; *n as usize * 8])).collect();
                 pointers.extend(locals.iter_mut().map(|l| l.bytes_mut().as_mut_ptr()));
-                let grid = grid.each_ref().map(|w| word(w) as u32);
+                let (grid, offset) = (grid.each_ref().map(|w| word(w) as u32), offset.each_ref().map(|w| word(w) as u32));
                 for z in 0..grid[2] {
                     for y in 0..grid[1] {
                         for x in 0..grid[0] {
+                            let at = BlockAt { block: [x, y, z], grid, block_dim: kernel.block, offset, shared: std::ptr::null_mut() };
                             // SAFETY: the arguments are as many and as large as the kernel's parameters ask for.
-                            unsafe { code(pointers.as_ptr(), &BlockAt { block: [x, y, z], grid, block_dim: kernel.block }) };
+                            unsafe { code(pointers.as_ptr(), &at) };
                         }
                     }
                 }

@@ -8,10 +8,10 @@ use indexmap::IndexMap;
 use runjob::check::Tolerance;
 use runjob::data::Source;
 use runjob::device::cpu::{BlockAt, Builtin};
-use runjob::device::{Code, KernelSource, Word};
+use runjob::device::{Code, KernelSource, NO_OFFSET, Word};
 use runjob::diag::Place;
 use runjob::expr::{self, Name, Scalar, Scope};
-use runjob::job::{Action, Argument, Check, Contents, Draw, Job, Limits, Origin, Rounds, Step, Tensor, Var, VarSource, View, Want};
+use runjob::job::{Action, Argument, Check, Contents, Draw, Every, Job, Limits, Origin, Rounds, Step, Tensor, Var, VarSource, View, Want};
 use runjob::spec::{Backend, Order};
 use runjob::tensor::{Access, Dtype, Number, Param, ParamKind, Shape};
 
@@ -155,6 +155,8 @@ pub fn kernel(name: &str, code: Builtin, params: Vec<Param>, block: [u32; 3]) ->
         params,
         local_lens,
         block,
+        shared: 0,
+        serial: false,
         defines: Vec::new(),
         flags: Vec::new(),
         include: Vec::new(),
@@ -201,7 +203,20 @@ pub fn drawn(source: Source) -> Contents {
 pub fn check(tensor: usize, wants: Vec<Want>) -> Check {
     let text = format!("check of tensor {tensor}");
     let keeps = wants.iter().all(|want| matches!(want, Want::Expr(_)));
-    Check { tensor, wants, keeps, tolerance: Tolerance::exact(), default_tolerance: false, place: Place::root(), text }
+    Check {
+        tensor,
+        part: None,
+        mask: None,
+        wants,
+        keeps,
+        tolerance: Tolerance::exact(),
+        default_tolerance: false,
+        unordered: false,
+        written: false,
+        every: Every(1),
+        place: Place::root(),
+        text,
+    }
 }
 
 /// A job of these parts, with as many rounds and sets.
@@ -212,17 +227,19 @@ pub fn job(tensors: Vec<Tensor>, kernels: Vec<KernelSource>, steps: Vec<Action>,
         summary: None,
         tags: Vec::new(),
         xfail: None,
+        requires: Vec::new(),
         backend: Backend::Cpu,
         dims: IndexMap::new(),
         tensors,
         kernels,
-        steps: steps.into_iter().map(|action| Step { action, origin: 0, turn: Vec::new() }).collect(),
+        steps: steps.into_iter().map(|action| Step { action, origin: 0, turn: Vec::new(), after: Vec::new() }).collect(),
         origins: vec![Origin { place: Place::root(), label: "step".into(), loops: Vec::new() }],
         vars: Vec::new(),
         sets: (0..sets).map(|s| format!("s{s}")).collect(),
         only: Vec::new(),
         rounds: Rounds { count: rounds, warmup: 0, seed: 7, order: Order::Cycle },
         checks,
+        conditions: Vec::new(),
         limits: Limits {
             compile: Duration::from_secs(60),
             prepare: Duration::from_secs(60),
@@ -472,14 +489,14 @@ impl Maker<'_> {
                     Argument::Scalar(k),
                     Argument::Scalar(Word::Const(n)),
                 ];
-                self.try_push(Action::Launch { kernel: kernel(1), grid, args });
+                self.try_push(Action::Launch { kernel: kernel(1), grid, offset: NO_OFFSET, args });
             }
             2 => {
                 let Some(second) = self.find(dtype, true) else { return };
                 let n = self.length(&[a, dst, second]);
                 let [a, b, c] = [a, dst, second].map(|id| self.view(id, n, false));
                 let args = vec![read(a), write(b), write(c), Argument::Scalar(Word::Const(n))];
-                self.try_push(Action::Launch { kernel: kernel(2), grid: blocks(n), args });
+                self.try_push(Action::Launch { kernel: kernel(2), grid: blocks(n), offset: NO_OFFSET, args });
             }
             _ => {
                 let Some(b) = self.find(dtype, false) else { return };
@@ -487,7 +504,7 @@ impl Maker<'_> {
                 let [a, b, c] = [a, b, dst].map(|id| self.view(id, n, false));
                 let k = self.k(dtype);
                 let args = vec![read(a), read(b), write(c), Argument::Scalar(k), Argument::Scalar(Word::Const(n))];
-                self.try_push(Action::Launch { kernel: kernel(0), grid: blocks(n), args });
+                self.try_push(Action::Launch { kernel: kernel(0), grid: blocks(n), offset: NO_OFFSET, args });
             }
         }
         self.fallback(before);

@@ -42,11 +42,33 @@ unsafe fn scalar<const N: usize>(args: *const *mut u8, _: &BlockAt) {
     unsafe { std::ptr::copy_nonoverlapping(*args.add(1), *args, N) };
 }
 
+/// # Safety
+/// As [`axpy`].
+unsafe fn structure(args: *const *mut u8, _: &BlockAt) {
+    // SAFETY: promised by the caller: the struct has its fields at bytes 0, 4 and 8.
+    unsafe {
+        let (y, p) = ((*args).cast::<u32>(), *args.add(1));
+        *y = (*p).into();
+        *y.add(1) = p.add(4).cast::<u32>().read_unaligned();
+        *y.add(2) = p.add(8).cast::<u16>().read_unaligned().into();
+        *y.add(3) = (*args.add(2)).is_null().into();
+    }
+}
+
+/// # Safety
+/// As [`axpy`].
+unsafe fn offset(args: *const *mut u8, at: &BlockAt) {
+    // SAFETY: promised by the caller; the tensor has three elements.
+    unsafe { (*args).cast::<[u32; 3]>().write_unaligned(at.offset) };
+}
+
 fn builtin(probe: Probe) -> Option<KernelSource> {
     let code: Builtin = match probe {
         Probe::Axpy => axpy,
         Probe::Step => step,
         Probe::Where => whereabouts,
+        Probe::Struct => structure,
+        Probe::Offset => offset,
         Probe::Scalar(dtype) => match dtype.size() {
             1 => scalar::<1>,
             2 => scalar::<2>,
@@ -64,6 +86,8 @@ fn compiled(bench: &Bench, probe: Probe) -> Option<KernelSource> {
         }
         Probe::Step => "#include <stdint.h>\nvoid step(uint32_t *y, uint32_t a, uint32_t b) { y[0] = y[0] * a + b; }\n".to_string(),
         Probe::Where => "#include <runjob.h>\nvoid where(uint32_t *y) {\n  uint32_t i = rj_block(0) + rj_grid(0) * (rj_block(1) + rj_grid(1) * rj_block(2));\n  y[i] = rj_block_dim(2) + rj_block(0) + 100 * rj_block(1) + 10000 * rj_block(2);\n}\n".to_string(),
+        Probe::Struct => "#include <runjob.h>\nstruct mixed { uint8_t a; uint32_t b; uint16_t c; };\nvoid struct_(uint32_t *y, struct mixed p, const float *none) { y[0] = p.a; y[1] = p.b; y[2] = p.c; y[3] = !none; }\n".to_string(),
+        Probe::Offset => "#include <runjob.h>\nvoid offset(uint32_t *y) { for (int d = 0; d < 3; ++d) y[d] = rj_offset(d); }\n".to_string(),
         Probe::Scalar(dtype) => format!("#include <runjob.h>\nvoid scalar_{dtype}(rj_{dtype} *y, rj_{dtype} s) {{ y[0] = s; }}\n"),
     };
     let kernel = source(probe, Code::File(std::path::PathBuf::new()));

@@ -283,7 +283,7 @@ fn every_dtype_with_every_access_and_lanes_is_what_the_kernel_sees_in_every_lang
         let (mut args, mut expected) = (Vec::new(), Vec::new());
         for lanes in [1usize, 2, 3, 4, 8, 16] {
             let bytes = dtype.size() * lanes;
-            let by_value = lanes != 3 && bytes <= 8;
+            let by_value = lanes != 3;
             let [c, rust] = spellings(dtype, lanes as u32);
             let ty = if lanes == 1 { dtype.to_string() } else { format!("{dtype}x{lanes}") };
             params.extend([
@@ -320,9 +320,8 @@ fn every_dtype_with_every_access_and_lanes_is_what_the_kernel_sees_in_every_lang
             let (x, y, z) = (upload(&mut device, &value(0)), upload(&mut device, &vec![0x55; 2 * bytes]), upload(&mut device, &value(1)));
             args.extend([Arg::In(all(x, bytes)), Arg::Out(all(y, 2 * bytes)), Arg::Inout(all(z, bytes))]);
             if by_value {
-                let mut word = [0u8; 8];
-                word[..bytes].copy_from_slice(&value(0));
-                args.push(Arg::Scalar(Word::Const(u64::from_le_bytes(word))));
+                let words = (0..lanes).map(|lane| Word::Const(dtype.load(&value(0), lane)));
+                args.push(if lanes == 1 { Arg::Scalar(Word::Const(dtype.load(&value(0), 0))) } else { Arg::Struct(words.collect()) });
             }
             expected.push((lanes, y, z, value(0), value(1)));
         }
