@@ -1,11 +1,12 @@
 //! The commands that run no kernel.
 
 use super::print::{self, out};
-use super::{CheckArgs, DevicesArgs, PlanArgs};
+use super::{CheckArgs, DevicesArgs, GraphFormat, PlanArgs};
 use crate::device::Device;
 use crate::device::cpu::{self, CpuOptions};
 use crate::diag::{Diagnostic, Located, Severity};
 use crate::job::Overrides;
+use crate::plan::{Graph, Plan};
 use crate::spec::Backend;
 use crate::worker::Request;
 use crate::{job, plan, spec, worker};
@@ -29,7 +30,7 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
         }
     };
     match plan::build(&job, device.caps(), &request.plan_options()) {
-        Ok(plan) if args.json => match serde_json::to_string_pretty(&plan) {
+        Ok(plan) if args.json => match plan_as_json(&plan, args.graph.map(|_| Graph::new(&plan, &job, args.all))) {
             Ok(text) => {
                 out(&(text + "\n"));
                 0
@@ -40,7 +41,11 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
             }
         },
         Ok(plan) => {
-            out(&plan::summary(&plan));
+            out(&match args.graph {
+                None => plan::summary(&plan),
+                Some(GraphFormat::Dot) => Graph::new(&plan, &job, args.all).dot(),
+                Some(GraphFormat::Mermaid) => Graph::new(&plan, &job, args.all).mermaid(),
+            });
             0
         }
         Err(error) => {
@@ -48,6 +53,15 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
             3
         }
     }
+}
+
+/// A plan, with its graph where that is asked for.
+fn plan_as_json(plan: &Plan, graph: Option<Graph>) -> serde_json::Result<String> {
+    let mut value = serde_json::to_value(plan)?;
+    if let (Some(graph), Some(fields)) = (graph, value.as_object_mut()) {
+        fields.insert("graph".into(), serde_json::to_value(graph)?);
+    }
+    serde_json::to_string_pretty(&value)
 }
 
 /// A problem as editors and scripts read it.

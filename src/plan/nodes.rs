@@ -1,9 +1,9 @@
-//! The commands of a round for one set and mode: uploads, restores, clears, poison, steps, read-back, guards.
+//! The commands of a round for one set and mode: uploads, restores, clears, poison, steps with the copies of views that
+//! the device cannot bind, read-back, guards.
 
 use super::build::{Draft, PlanError};
 use super::order::{MOST_EDGES, after_lists};
-use super::trust::WINDOWS;
-use super::{Class, Home, Mode, Poison};
+use super::{Class, Home, Mode, Poison, Staged};
 use crate::device::{Arg, Cmd, Kernel, Mem, Node, Slice, Word};
 use crate::job::{Action, Argument, View};
 use crate::tensor::Access;
@@ -19,10 +19,10 @@ pub(super) fn ordered(cmds: Vec<Cmd>) -> Result<Vec<Node>, PlanError> {
 }
 
 /// The part of an output that a window covers; windows are whole words and tile the output.
-pub(super) fn window(bytes: u64, window: u8) -> (u64, u64) {
+pub(super) fn window(bytes: u64, part: u8, of: u8) -> (u64, u64) {
     let words = bytes.div_ceil(4);
-    let border = |w: u64| (words * w / u64::from(WINDOWS) * 4).min(bytes);
-    (border(window.into()), border(u64::from(window) + 1))
+    let border = |w: u64| (words * w / u64::from(of) * 4).min(bytes);
+    (border(part.into()), border(u64::from(part) + 1))
 }
 
 impl Draft<'_> {
@@ -71,31 +71,42 @@ impl Draft<'_> {
             let (from, to) = match mode.poison {
                 Poison::Nothing => continue,
                 Poison::Full => (0, placement.bytes),
-                Poison::Window(w) => window(placement.bytes, w),
+                Poison::Window { part, of } => window(placement.bytes, part, of),
             };
             if from < to {
                 let dst = Slice { mem: Mem(home.memory), offset: home.offset + from, len: to - from };
                 cmds.push(Cmd::Fill { dst, pattern: Word::Var(poisoned.var) });
             }
         }
-        for step in &self.job.steps {
+        let mut staged = self.staged.as_slice();
+        for (index, step) in self.job.steps.iter().enumerate() {
+            let (here, later) = staged.split_at(staged.iter().take_while(|s| s.step == index as u32).count());
+            staged = later;
+            let there = |s: &Staged| self.view(View { tensor: s.tensor, offset: s.offset, len: s.bytes }, set);
+            let bind = |arg: usize, view: View| match here.iter().find(|s| s.arg == arg as u32) {
+                Some(staged) => slice(staged.at, staged.bytes),
+                None => self.view(view, set),
+            };
+            cmds.extend(here.iter().map(|s| Cmd::Copy { src: there(s), dst: slice(s.at, s.bytes) }));
             cmds.push(match &step.action {
                 Action::Launch { kernel, grid, args } => Cmd::Launch {
                     kernel: Kernel(*kernel as u32),
                     grid: *grid,
                     args: args
                         .iter()
-                        .map(|arg| match arg {
+                        .enumerate()
+                        .map(|(at, arg)| match arg {
                             Argument::Scalar(word) => Arg::Scalar(*word),
-                            Argument::Tensor { access: Access::In, view } => Arg::In(self.view(*view, set)),
-                            Argument::Tensor { access: Access::Out, view } => Arg::Out(self.view(*view, set)),
-                            Argument::Tensor { access: Access::Inout, view } => Arg::Inout(self.view(*view, set)),
+                            Argument::Tensor { access: Access::In, view } => Arg::In(bind(at, *view)),
+                            Argument::Tensor { access: Access::Out, view } => Arg::Out(bind(at, *view)),
+                            Argument::Tensor { access: Access::Inout, view } => Arg::Inout(bind(at, *view)),
                         })
                         .collect(),
                 },
                 Action::Copy { src, dst } => Cmd::Copy { src: self.view(*src, set), dst: self.view(*dst, set) },
                 Action::Fill { dst, pattern } => Cmd::Fill { dst: self.view(*dst, set), pattern: *pattern },
             });
+            cmds.extend(here.iter().filter(|s| s.back).map(|s| Cmd::Copy { src: slice(s.at, s.bytes), dst: there(s) }));
         }
         for read in &self.reads {
             if let Some(home) = self.tensors[read.tensor].home
@@ -118,14 +129,16 @@ mod tests {
     #[test]
     fn windows_tile_the_output() {
         for bytes in [1u64, 3, 4, 63, 64, 65, 1000, 1 << 20, (1 << 20) + 3] {
-            let mut end = 0;
-            for w in 0..WINDOWS {
-                let (from, to) = window(bytes, w);
-                assert_eq!(from, end);
-                assert!(from % 4 == 0 && to >= from);
-                end = to;
+            for of in [2, 4, 8, 16] {
+                let mut end = 0;
+                for part in 0..of {
+                    let (from, to) = window(bytes, part, of);
+                    assert_eq!(from, end);
+                    assert!(from % 4 == 0 && to >= from);
+                    end = to;
+                }
+                assert_eq!(end, bytes);
             }
-            assert_eq!(end, bytes);
         }
     }
 }

@@ -188,12 +188,21 @@ impl Program {
 
     /// Registers for one thread.
     pub fn registers(&self) -> Registers {
+        Registers::new(self.block_registers())
+    }
+
+    /// What [`Program::registers`] allocates. *Units*: bytes.
+    pub fn registers_bytes(&self) -> u64 {
+        Registers::bytes(self.block_registers())
+    }
+
+    fn block_registers(&self) -> [usize; 2] {
         let [float, int] = self.body.registers;
         // A result that is one number is spread over a register of its class.
-        Registers::new(match self.body.class {
+        match self.body.class {
             Class::Float => [float.max(1), int],
             Class::Int => [float, int.max(1)],
-        })
+        }
     }
 
     fn check(&self, inputs: &dyn Inputs) -> Result<(), TextError> {
