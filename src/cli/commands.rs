@@ -57,8 +57,9 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
 
 /// A plan, with its graph where that is asked for.
 fn plan_as_json(plan: &Plan, graph: Option<Graph>) -> serde_json::Result<String> {
+    let Some(graph) = graph else { return serde_json::to_string_pretty(plan) };
     let mut value = serde_json::to_value(plan)?;
-    if let (Some(graph), Some(fields)) = (graph, value.as_object_mut()) {
+    if let Some(fields) = value.as_object_mut() {
         fields.insert("graph".into(), serde_json::to_value(graph)?);
     }
     serde_json::to_string_pretty(&value)
