@@ -12,16 +12,7 @@ use crate::worker::Request;
 use crate::{job, plan, spec, worker};
 
 pub(super) fn plan(args: &PlanArgs) -> u8 {
-    let request = args.what.request(args.spec.clone(), print::coloured());
-    let resolved = match worker::resolve(&request) {
-        Ok(resolved) => resolved,
-        Err(error) => {
-            print::error(&error.to_string());
-            return 2;
-        }
-    };
-    print::diagnostics(&resolved.text);
-    let Some(job) = resolved.job else { return 2 };
+    let mut request = args.what.request(args.spec.clone(), print::coloured());
     let device = match worker::open(&request, None) {
         Ok(device) => device,
         Err(error) => {
@@ -29,30 +20,42 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
             return 3;
         }
     };
-    match plan::build(&job, device.caps(), &request.plan_options()) {
-        Ok(plan) if args.json => match plan_as_json(&plan, args.graph.map(|_| Graph::new(&plan, &job, args.all))) {
-            Ok(text) => {
-                out(&(text + "\n"));
-                0
-            }
+    let (mut code, mut jobs) = (0, 1);
+    while request.overrides.point < jobs {
+        let resolved = match worker::resolve(&request) {
+            Ok(resolved) => resolved,
             Err(error) => {
-                print::error(&format!("the plan cannot be written as JSON: {error}"));
-                3
+                print::error(&error.to_string());
+                return 2;
             }
-        },
-        Ok(plan) => {
-            out(&match args.graph {
+        };
+        print::diagnostics(&resolved.text);
+        let Some(job) = resolved.job else { return 2 };
+        jobs = job.jobs;
+        if request.overrides.point > 0 && !args.json {
+            out("\n");
+        }
+        match plan::build(&job, device.caps(), &request.plan_options()) {
+            Ok(plan) if args.json => match plan_as_json(&plan, args.graph.map(|_| Graph::new(&plan, &job, args.all))) {
+                Ok(text) => out(&(text + "\n")),
+                Err(error) => {
+                    print::error(&format!("the plan cannot be written as JSON: {error}"));
+                    code = 3;
+                }
+            },
+            Ok(plan) => out(&match args.graph {
                 None => plan::summary(&plan),
                 Some(GraphFormat::Dot) => Graph::new(&plan, &job, args.all).dot(),
                 Some(GraphFormat::Mermaid) => Graph::new(&plan, &job, args.all).mermaid(),
-            });
-            0
+            }),
+            Err(error) => {
+                print::error(&format!("{}: {error}", job.name));
+                code = 3;
+            }
         }
-        Err(error) => {
-            print::error(&error.to_string());
-            3
-        }
+        request.overrides.point += 1;
     }
+    code
 }
 
 /// A plan, with its graph where that is asked for.
@@ -95,7 +98,7 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
                     continue;
                 }
             };
-            let (_, diagnostics) = job::resolve(&loaded, Backend::Cpu, &request.overrides);
+            let (_, diagnostics) = job::resolve_all(&loaded, Backend::Cpu, &request.overrides);
             for diagnostic in &diagnostics {
                 let span = loaded.source.span(&diagnostic.at);
                 let end = loaded.source.locate(span.end);
@@ -161,13 +164,15 @@ pub(super) fn devices(args: &DevicesArgs) -> u8 {
         }
         return missing_code(missing);
     }
-    out(&format!(
-        "cpu  {}\n     kernels in C, compiled by {}\n     {} threads, {} memory\n",
-        caps.name,
-        caps.driver,
-        caps.lanes,
-        plan::bytes(caps.memory)
-    ));
+    out(&format!("cpu  {}\n     {} threads, {} memory\n", caps.name, caps.lanes, plan::bytes(caps.memory)));
+    for tool in device.tools() {
+        let suffixes: Vec<String> = tool.suffixes.iter().map(|s| format!(".{s}")).collect();
+        let how = match &tool.found {
+            Some(found) => format!("compiled by {}, {}", found.command, found.version),
+            None => format!("no compiler: {}, or set {}", tool.install, tool.variable),
+        };
+        out(&format!("     kernels in {} ({}): {how}\n", tool.language, suffixes.join(" ")));
+    }
     missing_code(missing)
 }
 

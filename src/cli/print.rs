@@ -278,7 +278,7 @@ pub(super) fn totals(reports: &[Report], invalid: usize) {
         counts.push(("wrong spec", invalid));
     }
     let listed: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
-    tell_people(&format!("{} specs: {}\n", reports.len() + invalid, listed.join(", ")));
+    tell_people(&format!("{} jobs: {}\n", reports.len() + invalid, listed.join(", ")));
 }
 
 /// A value to nine significant digits, which tell any two f32 apart.

@@ -1,5 +1,6 @@
 //! `runjob SPEC...`: every spec in a worker, one after the other; a line or a story for each; one exit code.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -95,17 +96,17 @@ pub(super) fn run(args: &RunArgs) -> u8 {
             return 3;
         }
     };
-    let many = specs.len() > 1;
+    let mut many = specs.len() > 1;
     let mut codes = Vec::new();
     let mut reports: Vec<Report> = Vec::new();
     let mut refused: Vec<Report> = Vec::new();
     let mut invalid = 0;
-    for spec in specs {
+    let mut requests: VecDeque<Request> = specs.into_iter().map(|spec| args.what.request(spec, print::coloured())).collect();
+    while let Some(request) = requests.pop_front() {
         if STOPS.load(Ordering::Relaxed) > 0 {
             codes.push(130);
             break;
         }
-        let request = args.what.request(spec, print::coloured());
         let outcome = if args.in_process { in_process(&request) } else { worker::supervise(&request, &program, &mut Bar::new(args.quiet)) };
         match outcome {
             Outcome::Invalid { diagnostics } => {
@@ -116,7 +117,15 @@ pub(super) fn run(args: &RunArgs) -> u8 {
                 let name = request.spec.display().to_string();
                 refused.push(Report { reason: Some(diagnostics), ..Report::empty(&name, Verdict::Error) });
             }
-            Outcome::Ended { diagnostics, report } => {
+            Outcome::Ended { diagnostics, report, jobs } => {
+                if request.overrides.point == 0 && jobs > 1 {
+                    many = true;
+                    for point in (1..jobs).rev() {
+                        let mut next = request.clone();
+                        next.overrides.point = point;
+                        requests.push_front(next);
+                    }
+                }
                 if !args.quiet {
                     print::diagnostics(&diagnostics);
                 }
@@ -177,11 +186,13 @@ fn in_process(request: &Request) -> Outcome {
     let mut errors = 0;
     let mut report = None;
     let mut refused = None;
+    let mut jobs = 1;
     worker::execute(request, &PROGRESS, &mut |message| match message {
         Message::Diagnostics { text, errors: n, .. } => {
             diagnostics.push_str(&text);
             errors += n;
         }
+        Message::Job { jobs: of_spec, .. } => jobs = of_spec,
         Message::Event(Event::Done(done)) => report = Some(done),
         Message::Refused { message } => refused = Some(message),
         _ => {}
@@ -191,7 +202,7 @@ fn in_process(request: &Request) -> Outcome {
     }
     let name = request.spec.display().to_string();
     let report = report.unwrap_or_else(|| Box::new(Report { reason: refused, ..Report::empty(&name, Verdict::Error) }));
-    Outcome::Ended { diagnostics, report }
+    Outcome::Ended { diagnostics, report, jobs }
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -6,11 +6,13 @@
 //! takes any 32-bit word on every backend.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::tensor::Param;
+use crate::tensor::{Lang, Param};
 
 pub mod chaos;
 #[cfg(test)]
@@ -167,9 +169,23 @@ pub struct KernelSource {
 /// What a kernel is made of.
 #[derive(Clone, Debug)]
 pub enum Code {
+    /// A file; its suffix says in which language, or that it is built already.
     File(PathBuf),
+    Text(Text),
     /// A kernel compiled into this program, for tests and embedders; only the CPU runs it.
     Builtin(cpu::Builtin),
+}
+
+/// Source that stands in a file of another kind, such as a spec.
+#[derive(Clone, Debug)]
+pub struct Text {
+    pub text: String,
+    /// Where a backend knows several.
+    pub lang: Option<Lang>,
+    /// The file in which it stands: relative names are meant from its folder.
+    pub path: PathBuf,
+    /// The line of that file on which the text starts; `None` where the text's lines are not lines of the file.
+    pub line: Option<usize>,
 }
 
 /// Host bytes of a memory, lent by `Device::map` until `Device::unmap`.
@@ -224,6 +240,9 @@ pub enum DeviceError {
     /// A kernel did not compile or link; `log` is the compiler's.
     #[error("kernel `{kernel}` does not build: {message}")]
     Build { kernel: String, message: String, log: String },
+    /// Several kernels cannot be built or loaded, each for its own reason.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<DeviceError>),
     /// A call failed; `node` is the index in the list that was running.
     #[error("{call} failed: {message}")]
     Failed { node: Option<u32>, call: &'static str, message: String },
@@ -233,6 +252,14 @@ pub enum DeviceError {
 }
 
 pub type Result<T> = std::result::Result<T, DeviceError>;
+
+/// Builds kernels from any thread, several at a time.
+pub trait Builder: Send + Sync {
+    /// Builds a kernel; nothing of its code runs. The next `load` of the same kernel finds what was built, or what failed.
+    ///
+    /// Gives up soon after `stop` is set. *Errors*: those of `load` that can be found without loading.
+    fn build(&self, kernel: &KernelSource, stop: &AtomicBool) -> Result<()>;
+}
 
 /// A device that runs recorded lists of commands.
 pub trait Device: Send {
@@ -251,6 +278,11 @@ pub trait Device: Send {
     /// # Safety
     /// The kernel's code keeps to its arguments: it is run in this process.
     unsafe fn load(&mut self, kernel: &KernelSource) -> Result<Kernel>;
+
+    /// What builds kernels beside this instance, so that `load` finds them built; `None` where `load` does all.
+    fn builder(&self) -> Option<Arc<dyn Builder>> {
+        None
+    }
 
     fn record(&mut self, nodes: &[Node]) -> Result<Graph>;
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contract::Contract;
 use super::text::{text_of, text_of_points};
-use super::{Caps, Cmd, Device, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
+use super::{Builder, Caps, Cmd, Device, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
 
 /// What a device was asked to do and did. Launches, copies and fills are counted each time their list runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -255,6 +255,10 @@ impl Device for Trace {
             format!("load k{} {}({})", id.0, kernel.name, params.join(", "))
         });
         Ok(id)
+    }
+
+    fn builder(&self) -> Option<Arc<dyn Builder>> {
+        self.device.builder()
     }
 
     fn record(&mut self, nodes: &[Node]) -> Result<Graph> {

@@ -2,12 +2,13 @@
 
 use super::Stop;
 use super::board::Board;
+use super::build::Building;
 use super::host::Known;
 use super::lane::Lane;
 use super::progress::{Phase, Progress};
 use super::session::{Session, Shared};
 use super::slot::Ring;
-use crate::device::{Device, Kernel, Trace};
+use crate::device::{Device, Trace};
 use crate::job::Job;
 use crate::plan::Plan;
 
@@ -15,7 +16,7 @@ pub(super) fn rounds(
     job: &Job,
     plan: &Plan,
     device: &mut Trace,
-    kernels: &[Kernel],
+    kernels: &mut Building,
     known: &Known,
     progress: &Progress,
     board: &Board<'_>,
@@ -39,7 +40,7 @@ pub(super) fn rounds(
     }
 }
 
-fn one(lane: &mut Lane<'_, '_>, kernels: &[Kernel], known: &Known, progress: &Progress, round: u64) -> Result<(), Stop> {
+fn one(lane: &mut Lane<'_, '_>, kernels: &mut Building, known: &Known, progress: &Progress, round: u64) -> Result<(), Stop> {
     let (job, plan) = (lane.job, lane.plan);
     lane.interrupted()?;
     lane.at.enter(Phase::Setup, round);

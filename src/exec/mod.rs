@@ -5,6 +5,7 @@
 //! it runs in several threads, which are dealt rounds (`board`).
 
 mod board;
+mod build;
 mod collect;
 mod explain;
 mod fresh;
@@ -26,6 +27,7 @@ use crate::verdict::{CheckReport, Event, Failure, Kind, Report, Salvage, Times, 
 pub use progress::{LaneProgress, MOST_LANES, Phase, Progress};
 
 use board::{Board, Outcome};
+use build::Building;
 use host::Known;
 use lane::Lane;
 use session::Shared;
@@ -242,15 +244,15 @@ fn verdict(job: &Job, tally: &Tally) -> Verdict {
 /// Sets up, and runs all rounds in as many lanes as planned. *Errors*: of what is set up for all lanes.
 fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, board: &Board<'_>) -> Result<(), Stop> {
     progress.work_in(plan.schedule.lanes as usize);
-    progress.enter(Phase::Compile, 0);
-    let kernels = session::load(job, device, progress)?;
+    let mut kernels = Building::start(job, device);
     progress.enter(Phase::Setup, 0);
     let known = Known::new(job, plan, progress);
     if plan.fresh {
-        fresh::rounds(job, plan, device, &kernels, &known, progress, board);
+        kernels.load(job, device, progress)?;
+        fresh::rounds(job, plan, device, &mut kernels, &known, progress, board);
         return Ok(());
     }
-    let shared = Shared::open(job, plan, device, &kernels, &known, progress)?;
+    let shared = Shared::open(job, plan, device, &mut kernels, &known, progress)?;
     if plan.schedule.lanes <= 1 {
         Lane::new(job, plan, device, 0, &known, progress, board).run(&shared);
         return Ok(());
@@ -283,6 +285,9 @@ const MOST_LOG: usize = 30;
 
 /// A device error with the compiler's own words, where there are any.
 fn told(error: &DeviceError) -> String {
+    if let DeviceError::Several(errors) = error {
+        return errors.iter().map(told).collect::<Vec<_>>().join("\n");
+    }
     let DeviceError::Build { log, .. } = error else { return error.to_string() };
     let lines: Vec<&str> = log.trim_end().lines().collect();
     let mut text = error.to_string();

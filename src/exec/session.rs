@@ -1,9 +1,10 @@
-//! Set-up: kernels loaded, memories allocated, contents uploaded once for all lanes; graphs recorded in each; and carried
+//! Set-up: memories allocated, contents uploaded, kernels loaded once for all lanes; graphs recorded in each; and carried
 //! tensors put at their start.
 
 use std::cell::Cell;
 use std::ops::Range;
 
+use super::build::Building;
 use super::host::{HostSide, Known};
 use super::progress::{Phase, Progress};
 use crate::device::{Arg, Cmd, Device, DeviceError, Graph, Kernel, Mem, Node, Place, Point, Queue, Result, Slice};
@@ -32,21 +33,18 @@ pub(super) struct Session {
     pattern: Cell<Option<Mem>>,
 }
 
-/// Builds and loads all kernels of a job.
-pub(super) fn load(job: &Job, device: &mut dyn Device, progress: &Progress) -> Result<Vec<Kernel>> {
-    let mut kernels = Vec::with_capacity(job.kernels.len());
-    for (index, source) in job.kernels.iter().enumerate() {
-        progress.compiling(index as u32);
-        // SAFETY: whoever runs a job trusts its kernels to keep to their arguments: the one promise of a run.
-        kernels.push(unsafe { device.load(source) }?);
-    }
-    Ok(kernels)
-}
-
 impl Shared {
-    /// Allocates and uploads what is set up once. On an error, `reset` of the device frees what was made.
-    pub fn open(job: &Job, plan: &Plan, device: &mut dyn Device, kernels: &[Kernel], known: &Known, progress: &Progress) -> Result<Shared> {
-        let mut shared = Shared { kernels: kernels.to_vec(), memories: Vec::with_capacity(plan.memories.len()) };
+    /// Allocates and uploads what is set up once, while kernels are built, and loads them. On an error, `reset` of the
+    /// device frees what was made.
+    pub fn open(
+        job: &Job,
+        plan: &Plan,
+        device: &mut dyn Device,
+        kernels: &mut Building,
+        known: &Known,
+        progress: &Progress,
+    ) -> Result<Shared> {
+        let mut shared = Shared { kernels: Vec::new(), memories: Vec::with_capacity(plan.memories.len()) };
         for memory in &plan.memories {
             shared.memories.push(if memory.per_slot { None } else { Some(device.alloc(memory.place, memory.bytes)?) });
         }
@@ -57,14 +55,17 @@ impl Shared {
                 bytes.iter_mut().zip(guard_bytes(0)).for_each(|(byte, guard)| *byte = guard);
             }
             for upload in plan.setup.iter().filter(|u| u.to.memory == id as u32) {
+                kernels.check(progress)?;
                 progress.enter(Phase::Setup, 0);
                 let range = range(upload.to, upload.bytes);
                 known.generate(job, upload.tensor, upload.set, &mut bytes[range]);
             }
             device.unmap(bytes)?;
         }
+        shared.kernels = kernels.load(job, device, progress)?;
+        progress.enter(Phase::Setup, 0);
         let memories: Vec<Mem> = shared.memories.iter().map(|mem| mem.unwrap_or(Mem(u32::MAX))).collect();
-        run(device, &translate(&written(plan, &plan.setup_nodes, false), &memories, kernels))?;
+        run(device, &translate(&written(plan, &plan.setup_nodes, false), &memories, &shared.kernels))?;
         Ok(shared)
     }
 }

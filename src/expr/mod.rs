@@ -13,7 +13,7 @@ mod scope;
 mod tests;
 mod view;
 
-pub use array::{Inputs, Program, Registers, Scratch, compile};
+pub use array::{Inputs, Program, Registers, Scratch, compile, compile_condition};
 pub use ast::{Expr, ExprKind, Span, Subscript};
 pub use ops::{Binary, Kind, Unary, function_names};
 pub use parse::{MAX_DEPTH, MAX_NESTING, is_reserved, parse};

@@ -246,7 +246,8 @@ fn sign(x: f64) -> f64 {
     } else if x < 0.0 {
         -1.0
     } else {
-        x
+        // Zero of either sign gives +0; NaN stays.
+        x + 0.0
     }
 }
 

@@ -100,6 +100,17 @@ pub(super) enum Fold {
     Prod,
     Any,
     All,
+    /// The position of the first smallest or greatest element; of the first NaN, where there is one.
+    ArgMin,
+    ArgMax,
+}
+
+/// What is computed along an axis, and leaves as many elements as there were.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Along {
+    Cumsum,
+    Sort,
+    Softmax,
 }
 
 /// What a name before `(` means.
@@ -115,16 +126,31 @@ pub(super) enum Function {
     Matmul,
     Transpose,
     Index,
+    Norm,
+    Along(Along),
+    Reshape,
+    Repeat,
+    Compress,
+    Bincount,
+    SegmentSum,
+    /// The contents of a tensor at the end of the round.
+    After,
 }
 
-const FUNCTIONS: [(&str, Function); 39] = [
+const FUNCTIONS: [(&str, Function); 51] = [
     ("abs", Function::Unary(Unary::Abs)),
+    ("after", Function::After),
     ("all", Function::Reduce(Fold::All)),
     ("any", Function::Reduce(Fold::Any)),
+    ("argmax", Function::Reduce(Fold::ArgMax)),
+    ("argmin", Function::Reduce(Fold::ArgMin)),
+    ("bincount", Function::Bincount),
     ("cdiv", Function::Binary(Binary::Cdiv)),
     ("ceil", Function::Unary(Unary::Ceil)),
     ("clamp", Function::Clamp),
+    ("compress", Function::Compress),
     ("cos", Function::Unary(Unary::Cos)),
+    ("cumsum", Function::Along(Along::Cumsum)),
     ("erf", Function::Unary(Unary::Erf)),
     ("exp", Function::Unary(Unary::Exp)),
     ("floor", Function::Unary(Unary::Floor)),
@@ -138,14 +164,20 @@ const FUNCTIONS: [(&str, Function); 39] = [
     ("max", Function::Extreme(Binary::Max, Fold::Max)),
     ("mean", Function::Reduce(Fold::Mean)),
     ("min", Function::Extreme(Binary::Min, Fold::Min)),
+    ("norm", Function::Norm),
     ("pow", Function::Binary(Binary::PowFloat)),
     ("prod", Function::Reduce(Fold::Prod)),
     ("relu", Function::Unary(Unary::Relu)),
+    ("repeat", Function::Repeat),
+    ("reshape", Function::Reshape),
     ("rint", Function::Unary(Unary::Rint)),
     ("rsqrt", Function::Unary(Unary::Rsqrt)),
+    ("segment_sum", Function::SegmentSum),
     ("sigmoid", Function::Unary(Unary::Sigmoid)),
     ("sign", Function::Unary(Unary::Sign)),
     ("sin", Function::Unary(Unary::Sin)),
+    ("softmax", Function::Along(Along::Softmax)),
+    ("sort", Function::Along(Along::Sort)),
     ("sqrt", Function::Unary(Unary::Sqrt)),
     ("sum", Function::Reduce(Fold::Sum)),
     ("tan", Function::Unary(Unary::Tan)),
@@ -279,6 +311,8 @@ pub(super) enum Fault {
     Uneven(i128, i128),
     Shift(i128),
     NegativeExponent(i128),
+    /// An index, and the extent that it lies outside of.
+    Index(i128, u64),
     NeedsIntegers(&'static str),
     /// A result that is a float, in a place for integers.
     Float(&'static str),
@@ -295,6 +329,10 @@ impl Fault {
             Fault::Shift(by) => new(format!("shift by {by} is out of range (0 to 126)")),
             Fault::NegativeExponent(by) => {
                 new(format!("integer power with the negative exponent {by}")).help("write `pow(a, b)` or a float base such as `2.0`")
+            }
+            Fault::Index(at, extent) => {
+                let error = new(format!("index {at} is out of range for the extent {extent}"));
+                if at < 0 { error.help("negative positions do not count from the end") } else { error }
             }
             Fault::NeedsIntegers("^") => {
                 new("`^` is bitwise xor and takes integers, here it has a float".into()).help("write `**` for power, or cast with `i64(x)`")

@@ -71,7 +71,7 @@ impl Scalar {
         let op = match &expr.kind {
             ExprKind::Number(number) => self.number(*number, &expr.span)?,
             ExprKind::Bool(value) => Op::Number(Number::Int((*value).into())),
-            ExprKind::Name(name) => match look_up(scope, name, &expr.span)? {
+            ExprKind::Name(name) => match look_up(scope, name, false, &expr.span)? {
                 Name::Number(number) => self.number(number, &expr.span)?,
                 Name::Round => {
                     self.round.get_or_insert(expr.span.clone());
@@ -163,7 +163,18 @@ impl Scalar {
                 count(3)?;
                 Op::Where(Box::new([self.node(&args[0], scope)?, self.node(&args[1], scope)?, self.node(&args[2], scope)?]))
             }
-            Function::Reduce(_) | Function::Matmul | Function::Transpose | Function::Index => {
+            Function::Reduce(_)
+            | Function::Norm
+            | Function::Along(_)
+            | Function::Matmul
+            | Function::Transpose
+            | Function::Reshape
+            | Function::Repeat
+            | Function::Compress
+            | Function::Bincount
+            | Function::SegmentSum
+            | Function::Index
+            | Function::After => {
                 return Err(TextError::new(span.clone(), format!("`{name}` is a function of tensors, and this place takes one number")));
             }
         };

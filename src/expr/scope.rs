@@ -25,15 +25,21 @@ pub trait Scope {
     /// What the name stands for; `None` when it is not known. Asked for `round` too.
     fn get(&self, name: &str) -> Option<Name<'_>>;
 
+    /// What `after(name)` stands for: a tensor's contents at the end of the round, which it has whether or not it has
+    /// any at the start. `None` when the name is not known. Refused, unless a scope says otherwise.
+    fn after(&self, name: &str) -> Option<Name<'_>> {
+        self.get(name).map(|_| Name::Refused(format!("`after({name})` may not stand here: the end of the round belongs to `holds`")))
+    }
+
     /// The names that could be meant where one is not known.
     fn names(&self) -> Vec<String>;
 }
 
-/// What a name stands for.
+/// What a name stands for; with `after`, what it stands for at the end of the round.
 ///
 /// *Errors*: an unknown name (with candidates), or one that the scope refuses.
-pub(super) fn look_up<'a>(scope: &'a dyn Scope, name: &str, span: &Span) -> Result<Name<'a>, TextError> {
-    match scope.get(name) {
+pub(super) fn look_up<'a>(scope: &'a dyn Scope, name: &str, after: bool, span: &Span) -> Result<Name<'a>, TextError> {
+    match if after { scope.after(name) } else { scope.get(name) } {
         Some(Name::Refused(why)) => Err(TextError::new(span.clone(), why)),
         Some(found) => Ok(found),
         None if name == "round" => Err(TextError::new(span.clone(), "`round` may not stand here: this place is the same in every round")),

@@ -154,7 +154,8 @@ impl Resolver<'_> {
     }
 
     fn wants_of_sets(&self, at: &Place, name: &str, tensor: &Tensor, tensors: &Tensors, rounds: Option<Rounds>) -> Option<Vec<Want>> {
-        if self.spec.sets.is_empty() {
+        let rows = self.rows();
+        if rows.is_empty() {
             if !self.loaded.lacks(&Place::root().to("sets")) {
                 self.report(
                     Diagnostic::error("no-expectation", at.to("tensor"), format!("nothing says what `{name}` must be"))
@@ -165,10 +166,10 @@ impl Resolver<'_> {
         }
         let mut wants = Vec::new();
         let mut ok = true;
-        for (index, set) in self.spec.sets.iter().enumerate() {
-            let set_at = Place::root().to("sets").to(index);
-            match set.expect.get(name) {
-                Some(expect) => match self.want(&set_at.to("expect").to(name), expect, tensor, tensors, rounds) {
+        for row in rows {
+            let set_at = Place::root().to("sets").to(row.index);
+            match self.spec.sets[row.index].expect.get(name) {
+                Some(expect) => match self.of_row(&row, || self.want(&set_at.to("expect").to(name), expect, tensor, tensors, rounds)) {
                     Some(want) => wants.push(want),
                     None => ok = false,
                 },

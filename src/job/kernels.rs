@@ -1,15 +1,13 @@
 //! `[kernels]` -> what a backend builds: parameters, source, block, defines.
 
-use std::path::Path;
-
 use indexmap::IndexMap;
 
 use super::names::Resolver;
 use super::places::Places;
-use crate::device::{Code, KernelSource};
-use crate::diag::{Diagnostic, Place, nearest};
+use crate::device::KernelSource;
+use crate::diag::{Diagnostic, Place};
 use crate::expr::{self, Scalar};
-use crate::spec::{self, Backend, Define, Num, PerBackend};
+use crate::spec::{self, Define, Num};
 use crate::tensor::{Number, Param, ParamKind};
 
 /// A kernel whose parameters can be read.
@@ -22,9 +20,6 @@ pub(super) struct Kernel {
     pub has_block: bool,
 }
 
-/// Suffixes of source files by backend.
-const SUFFIXES: &[(&str, Backend)] = &[("c", Backend::Cpu), ("cl", Backend::Opencl), ("wgsl", Backend::Wgpu), ("cu", Backend::Cuda)];
-
 impl Resolver<'_> {
     /// All kernels in the order of the spec; `None` where one's parameters are not known.
     pub(super) fn kernels(&self) -> IndexMap<String, Option<Kernel>> {
@@ -36,7 +31,7 @@ impl Resolver<'_> {
         let params = self.params(&at.to("params"), kernel);
         let block = self.block(&at.to("block"), kernel);
         let defines = self.defines(&at.to("defines"), kernel);
-        let path = self.source_path(at, kernel);
+        let code = self.code(at, name, kernel);
         let entry = self.entry(at, name, kernel);
         let include = self.include(&at.to("include"), kernel);
         let flags = match &kernel.flags {
@@ -53,7 +48,7 @@ impl Resolver<'_> {
             Some(KernelSource {
                 name: name.to_string(),
                 entry: entry?,
-                code: Code::File(path?),
+                code: code?,
                 params: params.clone(),
                 local_lens: local_lens?,
                 block: block?.unwrap_or([1; 3]),
@@ -222,82 +217,5 @@ impl Resolver<'_> {
                 None
             }
         }
-    }
-
-    /// The kernel's source file for this backend, which must exist.
-    fn source_path(&self, at: &Place, kernel: &spec::Kernel) -> Option<std::path::PathBuf> {
-        let backend = self.backend.name();
-        let (at, source) = match (&kernel.source, &self.spec.source) {
-            (Some(source), _) => (at.to("source"), source),
-            (None, Some(source)) => (Place::root().to("source"), source),
-            (None, None) => {
-                if !self.loaded.lacks(&at.to("source")) && !self.loaded.is_damaged(&Place::root().to("source")) {
-                    self.report(
-                        Diagnostic::error("no-source", at.key(), format!("`{at}` has no source"))
-                            .help("write `source = \"kernels/name.c\"` here, or a [source] table for all kernels"),
-                    );
-                }
-                return None;
-            }
-        };
-        let (at, path) = match source.get(self.backend) {
-            Some((None, path)) => (at, path),
-            Some((Some(key), path)) => (at.to(key), path),
-            None if self.loaded.is_damaged(&at) => return None,
-            None => {
-                self.report(
-                    Diagnostic::error("no-backend", at.clone(), format!("`{at}` names no file for `{backend}`"))
-                        .help(format!("add `{backend} = \"...\"`")),
-                );
-                return None;
-            }
-        };
-        let suffix = Path::new(path).extension().and_then(|s| s.to_str()).unwrap_or("");
-        if matches!(source, PerBackend::All(_)) {
-            match SUFFIXES.iter().find(|(s, _)| *s == suffix) {
-                Some((_, of)) if *of == self.backend => {}
-                Some((_, of)) => {
-                    self.report(
-                        Diagnostic::error(
-                            "no-backend",
-                            at,
-                            format!("`{path}` is a kernel for `{}`, there is none for `{backend}`", of.name()),
-                        )
-                        .help(format!("write source = {{ {} = \"{path}\", {backend} = \"...\" }}", of.name())),
-                    );
-                    return None;
-                }
-                None => {
-                    self.report(
-                        Diagnostic::error("bad-suffix", at, format!("the suffix of `{path}` does not say which backend it is for"))
-                            .help(format!("known are .c (cpu), .cl (opencl), .wgsl (wgpu), .cu (cuda); else write source = {{ {backend} = \"{path}\" }}")),
-                    );
-                    return None;
-                }
-            }
-        }
-        if self.backend == Backend::Cpu && suffix != "c" {
-            self.report(Diagnostic::error("bad-suffix", at, format!("`{path}`: kernels for `cpu` are C files, with the suffix .c")));
-            return None;
-        }
-        if path.is_empty() {
-            self.report(Diagnostic::error("file", at, "the name of the source file is empty"));
-            return None;
-        }
-        let full = self.loaded.folder.join(path);
-        if !full.is_file() {
-            let mut diagnostic = Diagnostic::error("file", at, format!("there is no file `{path}`"))
-                .help(format!("paths are relative to the spec's folder, `{}`", self.loaded.folder.display()));
-            let beside: Vec<String> = std::fs::read_dir(full.parent().unwrap_or(Path::new(".")))
-                .map(|entries| entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned())).take(1000).collect())
-                .unwrap_or_default();
-            let file = full.file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
-            if let Some(near) = nearest(&file, &beside) {
-                diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
-            }
-            self.report(diagnostic);
-            return None;
-        }
-        Some(full)
     }
 }

@@ -8,6 +8,8 @@ mod launch;
 mod loose;
 mod names;
 mod places;
+mod sets;
+mod source;
 mod steps;
 mod tensors;
 mod unroll;
@@ -35,6 +37,8 @@ pub use names::MOST_ROUNDS;
 #[derive(Clone, Debug)]
 pub struct Job {
     pub name: String,
+    /// Jobs of the spec; this is that of `Overrides::point`.
+    pub jobs: usize,
     pub summary: Option<String>,
     pub tags: Vec<String>,
     /// The reason for which the job is expected to fail.
@@ -242,6 +246,36 @@ pub struct Overrides {
     pub dims: Vec<(String, i64)>,
     pub rounds: Option<u64>,
     pub seed: Option<u64>,
+    /// Which of the spec's jobs, counted from 0.
+    #[serde(default)]
+    pub point: usize,
+}
+
+/// The code of warnings of what nothing names.
+const UNUSED: &str = "unused";
+
+/// All jobs of a spec for a backend; none where one has an error. The diagnostics are those of [`resolve`], each once.
+pub fn resolve_all(loaded: &Loaded, backend: Backend, overrides: &Overrides) -> (Vec<Job>, Vec<Diagnostic>) {
+    let (first, mut diagnostics) = resolve(loaded, backend, &Overrides { point: 0, ..overrides.clone() });
+    let mut jobs = Vec::from_iter(first);
+    let points = loaded.spec.as_ref().map(|spec| names::Resolver::new(loaded, spec, backend, overrides).points()).unwrap_or_default();
+    let mut told = diagnostics.clone();
+    for (point, named) in points.iter().enumerate().skip(1) {
+        let (job, more) = resolve(loaded, backend, &Overrides { point, ..overrides.clone() });
+        // What one job does not use another may.
+        diagnostics.retain(|d| d.code != UNUSED || more.contains(d));
+        for diagnostic in more.into_iter().filter(|d| d.code != UNUSED) {
+            if !told.contains(&diagnostic) {
+                told.push(diagnostic.clone());
+                diagnostics.push(Diagnostic { message: diagnostic.message + &named.suffix(), ..diagnostic });
+            }
+        }
+        jobs.extend(job);
+    }
+    if diagnostics.iter().any(|d| d.severity == crate::diag::Severity::Error) {
+        jobs.clear();
+    }
+    (jobs, diagnostics)
 }
 
 /// The job for a backend, if the spec has no error; and the diagnostics of reading and resolving, by place.

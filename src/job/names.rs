@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use indexmap::IndexMap;
 
 use super::places::Places;
+use super::sets::Row;
 use super::{Job, Limits, Overrides, Rounds};
 use crate::diag::{Diagnostic, Place};
 use crate::expr::{self, Expr, Scalar, Scope};
@@ -55,6 +57,10 @@ pub(super) struct Resolver<'a> {
     used: RefCell<HashSet<String>>,
     /// The last round of the job.
     pub last_round: Cell<u64>,
+    /// The sets of the job.
+    rows: RefCell<Vec<Row>>,
+    /// What paths are relative to, where it is not the spec's folder.
+    folder: RefCell<Option<PathBuf>>,
 }
 
 impl<'a> Resolver<'a> {
@@ -70,7 +76,27 @@ impl<'a> Resolver<'a> {
             open: RefCell::default(),
             used: RefCell::default(),
             last_round: Cell::new(0),
+            rows: RefCell::default(),
+            folder: RefCell::default(),
         }
+    }
+
+    /// The sets of the job.
+    pub fn rows(&self) -> Vec<Row> {
+        self.rows.borrow().clone()
+    }
+
+    /// What paths are relative to here.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.borrow().clone().unwrap_or_else(|| self.loaded.folder.clone())
+    }
+
+    /// Reads what a row says, whose paths are relative to its folder.
+    pub fn of_row<T>(&self, row: &Row, read: impl FnOnce() -> T) -> T {
+        let before = self.folder.replace(Some(row.folder.clone()));
+        let value = read();
+        self.folder.replace(before);
+        value
     }
 
     pub fn into_problems(self) -> Vec<Diagnostic> {
@@ -105,6 +131,14 @@ impl<'a> Resolver<'a> {
     pub fn job(&self) -> Option<Job> {
         self.names();
         self.dim_overrides();
+        let mut points = self.points();
+        let jobs = points.len();
+        let point = points.swap_remove(self.overrides.point.min(jobs - 1));
+        for (name, value) in &point.dims {
+            self.dims.borrow_mut().insert(name.clone(), Dim::Known(*value));
+        }
+        let suffix = point.suffix();
+        self.rows.replace(point.rows);
         let dims = self.all_dims();
         let rounds = self.rounds();
         self.last_round.set(rounds.map_or(0, |r| r.count.saturating_sub(1)));
@@ -126,7 +160,8 @@ impl<'a> Resolver<'a> {
         let fallback =
             || std::path::Path::new(&self.loaded.source.name).file_stem().map_or("job".into(), |s| s.to_string_lossy().into_owned());
         Some(Job {
-            name: self.spec.name.clone().unwrap_or_else(fallback),
+            name: self.spec.name.clone().unwrap_or_else(fallback) + &suffix,
+            jobs,
             summary: self.spec.summary.clone(),
             tags: self.spec.tags.clone(),
             xfail: self.spec.xfail.clone(),
@@ -386,7 +421,7 @@ impl<'a> Resolver<'a> {
                 self.report(Diagnostic::error("out-of-range", at.to("count"), message));
                 return None;
             }
-            None => read("count", &rounds.count, 1, MOST_ROUNDS, (self.spec.sets.len() as u64).max(1)),
+            None => read("count", &rounds.count, 1, MOST_ROUNDS, (self.rows.borrow().len() as u64).max(1)),
         };
         let warmup = read("warmup", &rounds.warmup, 0, MOST_ROUNDS, 1);
         let seed = match self.overrides.seed {

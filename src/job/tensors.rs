@@ -32,7 +32,7 @@ impl Resolver<'_> {
         }
         for (name, slot) in &mut tensors {
             if let Some(tensor) = slot
-                && self.spec.sets.iter().any(|set| set.data.contains_key(name))
+                && self.rows().iter().any(|row| self.spec.sets[row.index].data.contains_key(name))
             {
                 match self.set_contents(&root.to(name), name, tensor) {
                     Some(sources) => tensor.contents = Contents::Sets(sources),
@@ -74,7 +74,7 @@ impl Resolver<'_> {
     }
 
     pub(super) fn set_names(&self) -> Vec<String> {
-        self.spec.sets.iter().enumerate().map(|(i, set)| set.name.clone().unwrap_or_else(|| format!("set {i}"))).collect()
+        self.rows().into_iter().map(|row| row.name).collect()
     }
 
     fn tensor(&self, at: &Place, name: &str, tensor: &spec::Tensor) -> Option<Tensor> {
@@ -161,9 +161,9 @@ impl Resolver<'_> {
         };
         let mut sources = Vec::new();
         let mut ok = true;
-        for (index, set) in self.spec.sets.iter().enumerate() {
-            let set_at = Place::root().to("sets").to(index);
-            let Some(data) = set.data.get(name) else {
+        for row in self.rows() {
+            let set_at = Place::root().to("sets").to(row.index);
+            let Some(data) = self.spec.sets[row.index].data.get(name) else {
                 match &base {
                     Some(source) => sources.push(source.clone()),
                     None if self.loaded.is_damaged(&set_at) => ok = false,
@@ -191,7 +191,7 @@ impl Resolver<'_> {
                 );
                 continue;
             }
-            match self.contents(&here, data, tensor.dtype, &tensor.shape, false) {
+            match self.of_row(&row, || self.contents(&here, data, tensor.dtype, &tensor.shape, false)) {
                 Some(draw) => sources.push(draw.source),
                 None => ok = false,
             }

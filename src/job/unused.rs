@@ -14,10 +14,10 @@ impl Resolver<'_> {
         }
         let root = Place::root();
         for name in self.spec.dims.keys().filter(|name| !self.is_used(name)) {
-            self.report(Diagnostic::warning("unused", root.to("dims").to(name).key(), format!("dim `{name}` is never used")));
+            self.report(Diagnostic::warning(super::UNUSED, root.to("dims").to(name).key(), format!("dim `{name}` is never used")));
         }
         for name in tensors.keys().filter(|name| !name.starts_with('<') && !self.is_used(name)) {
-            self.report(Diagnostic::warning("unused", root.to("tensors").to(name).key(), format!("tensor `{name}` is never used")));
+            self.report(Diagnostic::warning(super::UNUSED, root.to("tensors").to(name).key(), format!("tensor `{name}` is never used")));
         }
         let mut read = vec![false; tensors.len()];
         let mut written = vec![false; tensors.len()];
@@ -30,13 +30,13 @@ impl Resolver<'_> {
             let checked = self.spec.checks.iter().any(|c| c.tensor.as_ref() == Some(name));
             if written[id] && !read[id] && !checked {
                 self.report(
-                    Diagnostic::warning("unused", at.key(), format!("tensor `{name}` is written, and nothing reads or checks it"))
+                    Diagnostic::warning(super::UNUSED, at.key(), format!("tensor `{name}` is written, and nothing reads or checks it"))
                         .help(format!("add a check: [[checks]] with tensor = \"{name}\"")),
                 );
             }
             if !written[id] && self.is_used(name) && tensor.as_ref().is_some_and(|t| t.carry) {
                 self.report(
-                    Diagnostic::warning("unused", at.to("carry").key(), format!("`{name}` is carried, and no step writes it"))
+                    Diagnostic::warning(super::UNUSED, at.to("carry").key(), format!("`{name}` is carried, and no step writes it"))
                         .help("its contents are the same in every round without `carry`"),
                 );
             }
@@ -48,7 +48,11 @@ impl Resolver<'_> {
             );
         }
         for name in kernels.keys().filter(|name| !self.is_used(&format!("kernel {name}"))) {
-            self.report(Diagnostic::warning("unused", root.to("kernels").to(name).key(), format!("kernel `{name}` is never launched")));
+            self.report(Diagnostic::warning(
+                super::UNUSED,
+                root.to("kernels").to(name).key(),
+                format!("kernel `{name}` is never launched"),
+            ));
         }
     }
 }

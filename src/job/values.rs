@@ -87,14 +87,21 @@ impl Resolver<'_> {
             self.report(Diagnostic::error("file", at.clone(), "the file's name is empty"));
             return None;
         }
-        let full = self.loaded.folder.join(path);
+        let (folder, full) = (self.folder(), self.folder().join(path));
+        // One line of a set may stand for files in many folders.
+        let shown = match folder.strip_prefix(&self.loaded.folder).ok().filter(|part| !part.as_os_str().is_empty()) {
+            _ if folder == self.loaded.folder => path.to_string(),
+            Some(part) => part.join(path).display().to_string(),
+            None => full.display().to_string(),
+        };
+        let path = shown.as_str();
         let npy = match Npy::open(&full) {
             Ok(npy) => npy,
             Err(error) => {
                 let mut diagnostic = Diagnostic::error("file", at.clone(), format!("`{path}`: {error}"));
                 if !full.exists() {
                     diagnostic = Diagnostic::error("file", at.clone(), format!("there is no file `{path}`"));
-                    diagnostic = diagnostic.help(format!("paths are relative to the spec's folder, `{}`", self.loaded.folder.display()));
+                    diagnostic = diagnostic.help(format!("paths are relative to `{}`", self.folder().display()));
                 }
                 self.report(diagnostic);
                 return None;

@@ -17,6 +17,12 @@ use super::{Data, Int, Nested, Num};
 pub struct Set {
     /// Name in reports.
     pub name: Option<String>,
+    /// A folder, or a pattern such as `"test_data_set_*"` that gives one set for each folder it matches, in natural order.
+    /// Files of this set are relative to it.
+    pub folder: Option<String>,
+    /// Dims that have other values in this set. Sets with the same dims make a job of their own, with `rounds.count` rounds.
+    #[serde(default)]
+    pub dims: IndexMap<String, Int>,
     /// Contents of tensors in this set; they beat the tensor's own `data`.
     #[serde(default)]
     pub data: IndexMap<String, Data>,

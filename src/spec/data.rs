@@ -26,7 +26,6 @@ pub struct Tensor {
 /// Where contents come from: exactly one source.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(transform = super::schema::one_object)]
 pub enum Data {
     /// Every element 0.
     Zeros,

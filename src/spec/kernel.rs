@@ -1,10 +1,16 @@
 //! `[kernels.NAME]`.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use indexmap::IndexMap;
-use schemars::JsonSchema;
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::{Define, Int, PerBackend};
+use crate::tensor::Lang;
 
 /// A kernel: an entry point with its parameter list.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
@@ -14,9 +20,10 @@ pub struct Kernel {
     /// `local TYPE[len] name` (block-local scratch, takes no argument). TYPE is a dtype, with lanes if need be: `f32x4`.
     #[schemars(example = &serde_json::json!(["in f32 x", "inout f32 y", "f32 a", "u32 n"]))]
     pub params: Vec<String>,
-    /// The file with the kernel's source, relative to the spec: one path (its suffix says for which backend: `.c`), or one per backend.
-    pub source: Option<PerBackend<String>>,
-    /// The function's name in the source. Default: the kernel's name.
+    /// Where the kernel's source is: a path relative to the spec (its suffix says for which backend: `.c`, `.cpp`, `.rs`,
+    /// `.so`), one per backend, or the text itself: `{ cpu = { text = '''...''' } }`.
+    pub source: Option<PerBackend<Source>>,
+    /// The function's name in the source, or the symbol in a built object. Default: the kernel's name.
     pub entry: Option<PerBackend<String>>,
     /// Threads per block, x first, at most three numbers; `[]` is one thread.
     pub block: Option<PerBackend<Vec<Int>>>,
@@ -25,7 +32,61 @@ pub struct Kernel {
     pub defines: IndexMap<String, Define>,
     /// Options for the kernel's compiler, as they stand.
     pub flags: Option<PerBackend<Vec<String>>>,
-    /// Folders for `#include`, relative to the spec.
+    /// Folders for `#include` of C and C++, relative to the spec.
     #[serde(default)]
     pub include: Vec<String>,
+}
+
+/// Where a kernel's source is for one backend.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Source {
+    File(String),
+    Text {
+        text: String,
+        /// Of `cpu` alone, where it is C when nothing is said.
+        lang: Option<Lang>,
+    },
+}
+
+/// Source that stands in the spec.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SourceText {
+    /// The source itself; best between three quotes, so that a compiler's messages have the spec's lines.
+    text: String,
+    /// Its language, of `cpu` alone. Default: `"c"`.
+    lang: Option<Lang>,
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Source, D::Error> {
+        struct SourceVisitor;
+        impl<'de> Visitor<'de> for SourceVisitor {
+            type Value = Source;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path in quotes, or { text = \"...\" }")
+            }
+            fn visit_str<E: Error>(self, v: &str) -> Result<Source, E> {
+                Ok(Source::File(v.to_string()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
+                let SourceText { text, lang } = SourceText::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Source::Text { text, lang })
+            }
+        }
+        deserializer.deserialize_any(SourceVisitor)
+    }
+}
+
+impl JsonSchema for Source {
+    fn schema_name() -> Cow<'static, str> {
+        "Source".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let text = generator.subschema_for::<SourceText>();
+        json_schema!({
+            "description": "A path relative to the spec, or the source itself: { text = \"...\" }.",
+            "anyOf": [{ "type": "string" }, text]
+        })
+    }
 }

@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 pub use check::{Check, Expect, ExpectTable, NanPolicy, Set};
 pub use data::{Data, Integers, Normal, Range, Tensor, Uniform};
-pub use kernel::Kernel;
+pub use kernel::{Kernel, Source};
 pub use limits::{ByteSize, Limits, Order, Rounds, Span};
 pub use load::{LoadError, Loaded, load, parse};
 pub use per_backend::PerBackend;
@@ -45,8 +45,8 @@ pub struct Spec {
     /// Named integers that shapes, grids, arguments and defines are written in. Order has no meaning.
     #[serde(default)]
     pub dims: IndexMap<String, PerBackend<Int>>,
-    /// Source file of every kernel that names none.
-    pub source: Option<PerBackend<String>>,
+    /// Source of every kernel that names none.
+    pub source: Option<PerBackend<Source>>,
     /// Kernels: entry points with their parameter lists.
     #[serde(default)]
     pub kernels: IndexMap<String, Kernel>,

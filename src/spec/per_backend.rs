@@ -125,11 +125,18 @@ impl<T: JsonSchema> JsonSchema for PerBackend<T> {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
+        let on = |backend: &str| json_schema!({ "description": format!("On {backend}."), "allOf": [one] });
         json_schema!({
             "description": "One value, or a table with one value per backend; `default` serves the others.",
             "anyOf": [one, {
                 "type": "object",
-                "properties": { "cpu": one, "opencl": one, "wgpu": one, "cuda": one, "default": one },
+                "properties": {
+                    "cpu": on("the CPU"),
+                    "opencl": on("OpenCL devices"),
+                    "wgpu": on("WebGPU devices"),
+                    "cuda": on("CUDA devices"),
+                    "default": on("every backend that is not named"),
+                },
                 "additionalProperties": false,
                 "minProperties": 1
             }]

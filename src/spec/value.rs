@@ -243,7 +243,7 @@ impl JsonSchema for Define {
             "description": "A number, an expression over dims, or { text = \"...\" } for text as it stands.",
             "anyOf": [num, {
                 "type": "object",
-                "properties": { "text": { "type": "string" } },
+                "properties": { "text": { "type": "string", "description": "The macro's text, as it stands." } },
                 "required": ["text"],
                 "additionalProperties": false
             }]

@@ -4,6 +4,7 @@
 
 pub mod bits;
 mod dtype;
+mod lang;
 pub(crate) mod narrow;
 mod number;
 mod param;
@@ -11,6 +12,7 @@ mod shape;
 pub(crate) mod simd;
 
 pub use dtype::Dtype;
+pub use lang::Lang;
 pub use number::{Number, RangeError};
 pub use param::{Access, Param, ParamKind};
 pub use shape::{MAX_ELEMENTS, Shape, ShapeError};

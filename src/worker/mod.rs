@@ -115,6 +115,8 @@ pub enum Message {
     /// Resolved and planned: the limits hold from here.
     Job {
         name: String,
+        /// Jobs of the spec.
+        jobs: usize,
         kernels: Vec<String>,
         xfail: Option<String>,
         deadlines: Deadlines,
@@ -137,7 +139,19 @@ pub struct Resolved {
 /// Reads and resolves a spec. *Errors*: only what keeps its text from being read.
 pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
     let loaded = spec::load(&request.spec)?;
-    let (job, diagnostics) = job::resolve(&loaded, Backend::Cpu, &request.overrides);
+    // Who asks for the first job of a spec is told what is wrong with any.
+    let (job, diagnostics) = match request.overrides.point {
+        0 => {
+            let (mut jobs, diagnostics) = job::resolve_all(&loaded, Backend::Cpu, &request.overrides);
+            ((!jobs.is_empty()).then(|| jobs.swap_remove(0)), diagnostics)
+        }
+        _ => {
+            let (job, mut diagnostics) = job::resolve(&loaded, Backend::Cpu, &request.overrides);
+            // Warnings were told with the first job.
+            diagnostics.retain(|_| job.is_none());
+            (job, diagnostics)
+        }
+    };
     let style = if request.coloured { Style::Coloured } else { Style::Plain };
     let count = |severity| diagnostics.iter().filter(|d| d.severity == severity).count();
     let text = diagnostics.iter().map(|d| diag::render(&loaded.source, d, style) + "\n").collect::<Vec<_>>().join("\n");
@@ -166,7 +180,7 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
     }
     let Some(job) = resolved.job else { return };
     let kernels = job.kernels.iter().map(|k| k.name.clone()).collect();
-    send(Message::Job { name: job.name.clone(), kernels, xfail: job.xfail.clone(), deadlines: Deadlines::of(&job) });
+    send(Message::Job { name: job.name.clone(), jobs: job.jobs, kernels, xfail: job.xfail.clone(), deadlines: Deadlines::of(&job) });
     let mut device = match open(request, Some(progress)) {
         Ok(device) => device,
         Err(error) => return send(Message::Refused { message: error.to_string() }),

@@ -39,8 +39,8 @@ pub trait Watcher {
 pub enum Outcome {
     /// The spec is wrong; the diagnostics say how.
     Invalid { diagnostics: String },
-    /// The job ended, well or not; warnings may have been found.
-    Ended { diagnostics: String, report: Box<Report> },
+    /// The job ended, well or not; warnings may have been found. The spec has so many jobs.
+    Ended { diagnostics: String, report: Box<Report>, jobs: usize },
 }
 
 /// Runs a request in a worker process.
@@ -51,6 +51,7 @@ pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn
     let failed = |message: String| Outcome::Ended {
         diagnostics: String::new(),
         report: Box::new(Report { reason: Some(message), ..Report::empty(&name, Verdict::Error) }),
+        jobs: 1,
     };
     let page = match Page::create() {
         Ok(page) => page,
@@ -127,6 +128,7 @@ struct Said {
     diagnostics: String,
     errors: usize,
     job: Option<String>,
+    jobs: usize,
     kernels: Vec<String>,
     xfail: Option<String>,
     device: String,
@@ -224,8 +226,8 @@ impl Watch {
                 said.diagnostics.push_str(&text);
                 said.errors += errors;
             }
-            Message::Job { name, kernels, xfail, deadlines } => {
-                (said.job, said.kernels, said.xfail) = (Some(name), kernels, xfail);
+            Message::Job { name, jobs, kernels, xfail, deadlines } => {
+                (said.job, said.jobs, said.kernels, said.xfail) = (Some(name), jobs, kernels, xfail);
                 self.deadlines = deadlines;
             }
             Message::Event(Event::Planned { device, driver, rounds, .. }) => {
@@ -263,7 +265,7 @@ impl Said {
                 };
                 report.reason = Some(format!("every round was right, but then the process ended by {how}"));
             }
-            return Outcome::Ended { diagnostics, report };
+            return Outcome::Ended { diagnostics, report, jobs: self.jobs };
         }
         let name = self.job.as_deref().unwrap_or(spec);
         // Without a word from a signal it is a lane that ran a kernel: which one, nobody knows where there are more.
@@ -334,6 +336,7 @@ impl Said {
         };
         Outcome::Ended {
             diagnostics,
+            jobs: self.jobs,
             report: Box::new(Report {
                 reason: Some(reason),
                 device: self.device,

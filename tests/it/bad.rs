@@ -22,7 +22,7 @@ pub fn specs(folder: &str) -> Vec<PathBuf> {
 }
 
 pub fn resolve(loaded: &Loaded) -> Vec<Diagnostic> {
-    job::resolve(loaded, Backend::Cpu, &Overrides::default()).1
+    job::resolve_all(loaded, Backend::Cpu, &Overrides::default()).1
 }
 
 pub fn parse(text: &str, folder: &str) -> Loaded {

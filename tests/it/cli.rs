@@ -248,7 +248,7 @@ fn json_never_takes_a_spec_for_its_file_and_writes_through_links_and_to_devices(
     let before = std::fs::read_to_string(&other).unwrap();
     let (code, printed) = run(&["--json", other.to_str().unwrap(), right.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{printed}");
-    assert!(printed.contains("2 specs: 2 pass"), "{printed}");
+    assert!(printed.contains("2 jobs: 2 pass"), "{printed}");
     assert_eq!(run(&[right.to_str().unwrap(), &format!("--json={}", other.display())]).0, Some(2));
     assert_eq!(std::fs::read_to_string(&other).unwrap(), before);
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,9 @@
 //! The JSON schema: up to date, true of every good spec, and never stricter than runjob itself.
 
+use std::cell::RefCell;
+
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use runjob::diag::Severity;
 use runjob::spec::schema;
 use serde_json::Value;
@@ -134,43 +136,75 @@ fn parent<'v>(value: &'v mut toml::Value, path: &[String]) -> Option<&'v mut tom
     })
 }
 
-/// Renames a key, drops an entry, or gives it a value of another type.
-fn mutate(value: &mut toml::Value, path: &[String], kind: u8, token: usize) -> Option<()> {
-    let others: [toml::Value; 8] = [
-        toml::Value::Integer(3),
-        toml::Value::Float(0.5),
-        toml::Value::Boolean(true),
-        toml::Value::String("word".into()),
-        toml::Value::Array(vec![]),
-        toml::Value::Array(vec![toml::Value::Array(vec![])]),
-        toml::Value::Table(toml::Table::new()),
-        toml::Value::Integer(-1),
-    ];
-    let (last, above) = path.split_last()?;
-    match parent(value, above)? {
-        toml::Value::Table(table) => match kind % 3 {
-            0 => {
-                let old = table.remove(last)?;
-                table.insert(format!("{last}s"), old);
-            }
-            1 => drop(table.remove(last)?),
-            _ => drop(table.insert(last.clone(), others[token % others.len()].clone())),
-        },
-        toml::Value::Array(items) => {
-            let at = last.parse::<usize>().ok()?;
-            match kind % 3 {
-                1 => drop(items.remove(at)),
-                _ => items[at] = others[token % others.len()].clone(),
-            }
-        }
-        _ => return None,
+/// Values that stand in place of others: every type, the forms of the language where they do not belong, and names
+/// that are none.
+fn others() -> Vec<toml::Value> {
+    let text = r#"all = [3, -1, 0.5, nan, true, 1979-05-27, "word", "zeros", "f23", "", "1 +", [], [[]], [1], ["n"], ["in f32 x"], [{}],
+        [true], {}, { fill = 1 }, { zeros = 1 }, { fill = 1, uniform = {} }, { uniform = { low = [] } }, { cpu = 1 }, { default = {} },
+        { cpu = {}, gpu = 1 }, { text = "1" }, { text = 1 }, { f32 = 1 }, { kernel = "k" }, { i = "0:2" }, { values = {} }, { file = 3 }]"#;
+    match toml::from_str::<toml::Table>(text).expect("TOML").remove("all") {
+        Some(toml::Value::Array(all)) => all,
+        _ => Vec::new(),
     }
+}
+
+const KINDS: [&str; 9] = ["rename", "drop", "double", "replace", "swap", "number to text", "text to number", "list", "nest"];
+
+/// Changes the value at a path in one of the [`KINDS`] of ways. `None`: that kind does not apply there.
+fn mutate(value: &mut toml::Value, path: &[String], from: &[String], kind: usize, token: usize) -> Option<()> {
+    use toml::Value::{Array, Float, Integer, String, Table};
+    let old = parent(value, path)?.clone();
+    let others = others();
+    let new = match KINDS[kind] {
+        "rename" | "drop" | "double" => {
+            let (last, above) = path.split_last()?;
+            match parent(value, above)? {
+                Table(table) => {
+                    let letter = token % last.len().max(1);
+                    let mut letters: Vec<char> = last.chars().collect();
+                    letters.insert(letter.min(letters.len()), 's');
+                    if KINDS[kind] != "double" {
+                        table.remove(last)?;
+                    }
+                    if KINDS[kind] != "drop" {
+                        table.insert(letters.into_iter().collect(), old);
+                    }
+                }
+                Array(items) => {
+                    let at = last.parse::<usize>().ok()?;
+                    if KINDS[kind] == "drop" {
+                        items.remove(at);
+                    } else {
+                        items.insert(at, old);
+                    }
+                }
+                _ => return None,
+            }
+            return Some(());
+        }
+        "replace" => others[token % others.len()].clone(),
+        "swap" => parent(&mut value.clone(), from)?.clone(),
+        "number to text" => match old {
+            Integer(i) => String(i.to_string()),
+            Float(f) => String(f.to_string()),
+            toml::Value::Boolean(b) => String(b.to_string()),
+            _ => return None,
+        },
+        "text to number" => match old {
+            String(text) => [Integer(text.len() as i64), Float(1.5)][token % 2].clone(),
+            _ => return None,
+        },
+        "list" => Array(vec![old; 1 + token % 2]),
+        _ => Table([(["cpu", "default", "fill", "text", "x"][token % 5].to_string(), old)].into_iter().collect()),
+    };
+    *parent(value, path)? = new;
     Some(())
 }
 
+/// `RUNJOB_CASES` sets how many mutants are tried. The same ones every time: a failure says what to look at.
 #[test]
 fn what_the_schema_refuses_runjob_refuses() {
-    let cases = std::env::var("RUNJOB_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+    let cases = std::env::var("RUNJOB_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(6000);
     let validator = validator();
     let specs: Vec<(String, toml::Value, Vec<Vec<String>>)> = good()
         .into_iter()
@@ -181,22 +215,31 @@ fn what_the_schema_refuses_runjob_refuses() {
             (folder, value, all)
         })
         .collect();
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
-    let input = (0..specs.len(), any::<usize>(), any::<u8>(), any::<usize>());
-    let result = runner.run(&input, |(which, place, kind, token)| {
+    let config = Config { cases, failure_persistence: None, max_global_rejects: u32::MAX, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let input = (0..specs.len(), any::<usize>(), any::<usize>(), 0..KINDS.len(), any::<usize>());
+    let counts = RefCell::new([(0u32, 0u32); KINDS.len()]);
+    let result = runner.run(&input, |(which, place, from, kind, token)| {
         let (folder, value, places) = &specs[which];
         let mut value = value.clone();
-        mutate(&mut value, &places[place % places.len()], kind, token);
+        let (place, from) = (&places[place % places.len()], &places[from % places.len()]);
+        prop_assume!(mutate(&mut value, place, from, kind, token).is_some());
+        counts.borrow_mut()[kind].0 += 1;
         if validator.is_valid(&json(&value)) {
             return Ok(());
         }
+        counts.borrow_mut()[kind].1 += 1;
         let text = toml::to_string(&value).map_err(|e| TestCaseError::fail(e.to_string()))?;
         let refused = resolve(&parse(&text, folder)).iter().any(|d| d.severity == Severity::Error);
         let why: Vec<_> = validator.iter_errors(&json(&value)).map(|e| format!("{} at {}", e, e.instance_path())).collect();
-        prop_assert!(refused, "the schema refuses it, runjob does not: {why:?}\n{text}");
+        prop_assert!(refused, "the schema refuses it, runjob does not ({}): {why:?}\n{text}", KINDS[kind]);
         Ok(())
     });
     if let Err(error) = result {
         panic!("{error}");
+    }
+    for (kind, (tried, refused)) in KINDS.iter().zip(counts.into_inner()) {
+        println!("{kind}: the schema refuses {refused} of {tried} mutants, and runjob refuses them too");
+        assert!(refused * 20 >= tried && tried * 100 >= cases, "{kind}: only {refused} of {tried} mutants were refused");
     }
 }

@@ -154,3 +154,31 @@ fn xfail_does_not_excuse_a_crash_while_loading() {
     let text = text(&output);
     assert_eq!((verdict(&text), output.status.code()), (Some("crash"), Some(3)), "{text}");
 }
+
+/// The object is built here, as somebody else would; then it is built anew in its place, wrong.
+#[test]
+fn a_built_object_is_run_as_it_is_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let build = |factor: &str| {
+        let source = folder.path().join("twice.c");
+        let text =
+            format!("void twice(const float *x, float *y, unsigned n) {{ for (unsigned i = 0; i < n; ++i) y[i] = {factor} * x[i]; }}\n");
+        std::fs::write(&source, text).unwrap();
+        let object = folder.path().join("twice.so");
+        assert!(Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&object, &source]).status().unwrap().success());
+    };
+    let spec = folder.path().join("built.toml");
+    let text = "[kernels.twice]\nparams = [\"in f32 x\", \"out f32 y\", \"u32 n\"]\nsource = \"twice.so\"\n\
+        [tensors]\nx = { dtype = \"f32\", shape = [1000], each_round = { uniform = {} } }\ny = { dtype = \"f32\", shape = [1000] }\n\
+        [[steps]]\nkernel = \"twice\"\nargs = { n = 1000 }\n[rounds]\ncount = 10\n[[checks]]\ntensor = \"y\"\nexpect = \"2 * x\"\n";
+    std::fs::write(&spec, text).unwrap();
+    for (factor, wanted) in [("2", "pass"), ("3", "fail"), ("2", "pass")] {
+        build(factor);
+        let output = text_of_run(&spec);
+        assert_eq!(verdict(&output), Some(wanted), "{output}");
+    }
+}
+
+fn text_of_run(spec: &Path) -> String {
+    text(&runjob().arg(spec).output().unwrap())
+}

@@ -93,6 +93,20 @@ impl Cache {
         self.root.as_deref().and_then(|root| write(root).ok()).or_else(|| write(self.fallback()?).ok())
     }
 
+    /// Keeps a built object under its hash, and gives the place where it is kept.
+    pub fn keep_object(&self, hash: &blake3::Hash, bytes: &[u8]) -> io::Result<PathBuf> {
+        let name = format!("built-{}.so", hash.to_hex());
+        let whole = |path: &Path| fs::read(path).is_ok_and(|kept| blake3::hash(&kept) == *hash);
+        if let Some(kept) = self.folders().map(|folder| folder.join(&name)).find(|path| whole(path)) {
+            return Ok(kept);
+        }
+        let write = |folder: &Path| write_atomically(&folder.join(&name), bytes).map(|()| folder.join(&name));
+        if let Some(Ok(kept)) = self.root.as_deref().map(write) {
+            return Ok(kept);
+        }
+        self.fallback().map_or_else(|| Err(io::Error::other("the temporary folder cannot be written to")), write)
+    }
+
     /// A fresh folder to compile in; with `elsewhere`, not in the cache's own folder.
     pub fn work_folder(&self, elsewhere: bool) -> io::Result<TempDir> {
         let in_root = self.root.as_deref().filter(|_| !elsewhere).and_then(|root| {
@@ -137,10 +151,11 @@ fn with_headers(key: &blake3::Hash, deps: &[PathBuf]) -> Option<blake3::Hash> {
     Some(hasher.finalize())
 }
 
-/// The files that a make rule (`-MMD`) lists after its colon, in order; `\ ` is a blank in a name.
+/// The files that the first of some make rules lists after its colon, in order; `\ ` is a blank in a name.
 pub(super) fn listed_files(rule: &str) -> Vec<PathBuf> {
     let rule = rule.replace("\\\r\n", " ").replace("\\\n", " ");
     let Some((_, files)) = rule.split_once(": ") else { return Vec::new() };
+    let files = files.lines().next().unwrap_or("");
     let mut names = vec![String::new()];
     let mut chars = files.chars().peekable();
     while let Some(c) = chars.next() {

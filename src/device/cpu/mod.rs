@@ -1,37 +1,49 @@
-//! The CPU as a device: C kernels, compiled when they are loaded, called once per block by threads of its own.
+//! The CPU as a device: kernels in C, C++ and Rust, compiled before they are loaded, or built already; called once per
+//! block by threads of its own.
 //!
-//! `shim`, `cache` and `compile` turn a source into an entry, `program` turns a list of nodes into calls, `pool` deals
-//! their blocks to threads, `queue` runs what is submitted to the background.
+//! `workshop` turns a source into an entry: `shim` and `rust` write what is compiled, `tools` finds the compiler, `cache`
+//! what it made before. `program` turns a list of nodes into calls, `pool` deals their blocks to threads, `queue` runs
+//! what is submitted to the background.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Caps, Code, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
+use super::{Builder, Caps, Code, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
+use crate::tensor::Lang;
 
 mod bytes;
 mod cache;
 mod compile;
+mod explain;
 mod float_mode;
 mod kernel;
 mod memory;
 mod pool;
+mod prebuilt;
 mod program;
 mod queue;
+mod run;
+mod rust;
 mod shim;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tools;
+mod workshop;
 
 use cache::Cache;
-use compile::Compiler;
 use kernel::Loaded;
 use memory::{Budget, Region};
 use pool::Pool;
 use program::{Context, Program};
 use queue::{Background, Queued};
 use tables::{Memory, Resolver};
+use tools::Tools;
+use workshop::Workshop;
+
+pub use tools::{Found, Tool};
 
 /// A kernel compiled into this program: called once per block.
 ///
@@ -47,7 +59,7 @@ pub struct BlockAt {
     pub block_dim: [u32; 3],
 }
 
-/// The text of `runjob.h`, which C kernels may include.
+/// The text of `runjob.h`, which C and C++ kernels may include.
 pub const HEADER: &str = shim::HEADER;
 
 /// How the CPU is opened as a device.
@@ -64,6 +76,10 @@ pub struct CpuOptions {
     pub at_node: Vec<&'static AtomicU32>,
     /// Commands to try as C compiler; otherwise `$RUNJOB_CC` alone, or `$CC`, `cc`, `clang`, `gcc`.
     pub compilers: Option<Vec<String>>,
+    /// Commands to try as C++ compiler; otherwise `$RUNJOB_CXX` alone, or `$CXX`, `c++`, `clang++`, `g++`.
+    pub cxx_compilers: Option<Vec<String>>,
+    /// Commands to try as Rust compiler; otherwise `$RUNJOB_RUSTC` alone, or `$RUSTC`, `rustc`, `~/.cargo/bin/rustc`.
+    pub rust_compilers: Option<Vec<String>>,
     /// Folder of compiled kernels; otherwise `$RUNJOB_CACHE`, `$XDG_CACHE_HOME/runjob`, `~/.cache/runjob`.
     pub cache: Option<PathBuf>,
 }
@@ -95,10 +111,7 @@ struct Home {
     caps: Caps,
     at_node: Vec<&'static AtomicU32>,
     forks: AtomicU32,
-    cache: Cache,
-    compiler: Result<Compiler>,
-    /// What a kernel built for this processor depends on.
-    processor: String,
+    workshop: Arc<Workshop>,
     budget: Arc<Budget>,
     discrete: bool,
 }
@@ -167,13 +180,14 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
     let threads = options.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let pool = Pool::new(threads);
     let cache = Cache::open(options.cache);
-    let compiler = Compiler::find(&options.compilers.unwrap_or_else(compile::candidates), &cache);
+    let tools = Tools::new([options.compilers, options.cxx_compilers, options.rust_compilers]);
+    let driver = tools.get(Lang::C, &cache).map_or_else(|_| NO_COMPILER.to_string(), |c| c.version.clone());
     let budget = Budget::of_machine();
     let (name, processor) = compile::processor();
     let caps = Caps {
         backend: "cpu",
         name,
-        driver: compiler.as_ref().map_or_else(|_| NO_COMPILER.to_string(), |c| c.version.clone()),
+        driver,
         unified: !options.discrete,
         lanes: pool.threads() as u32,
         submit_ns: 50,
@@ -187,8 +201,8 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
         max_block_dims: [MAX_BLOCK; 3],
     };
     let context = Arc::new(Context { pool, at_node: options.at_node.first().copied() });
-    let home =
-        Home { caps, at_node: options.at_node, forks: AtomicU32::new(0), cache, compiler, processor, budget, discrete: options.discrete };
+    let workshop = Arc::new(Workshop::new(cache, tools, processor));
+    let home = Home { caps, at_node: options.at_node, forks: AtomicU32::new(0), workshop, budget, discrete: options.discrete };
     Ok(CpuDevice {
         queues: Vec::new(),
         graphs: Vec::new(),
@@ -208,8 +222,13 @@ fn failed(call: &'static str, message: impl Into<String>) -> DeviceError {
 impl CpuDevice {
     /// Kernels compiled and found compiled, by this instance and its forks.
     pub fn builds(&self) -> Builds {
-        let (compiles, cache_hits) = self.home.cache.counts();
+        let (compiles, cache_hits) = self.home.workshop.cache.counts();
         Builds { compiles, cache_hits }
+    }
+
+    /// The compilers of this machine, and what to install for those that are not there.
+    pub fn tools(&self) -> Vec<Tool> {
+        self.home.workshop.tools.list(&self.home.workshop.cache)
     }
 
     fn resolver(&self) -> Resolver<'_> {
@@ -320,17 +339,17 @@ impl Device for CpuDevice {
         }
         let code = match &kernel.code {
             Code::Builtin(builtin) => kernel::Code::Builtin(*builtin),
-            Code::File(path) => {
-                let home = &*self.home;
-                let compiler = home.compiler.as_ref().map_err(Clone::clone)?;
-                // SAFETY: promised by the caller.
-                kernel::Code::Compiled(unsafe { compile::load(compiler, &home.cache, &home.processor, kernel, path) }?)
-            }
+            // SAFETY: promised by the caller.
+            Code::File(_) | Code::Text(_) => kernel::Code::Compiled(unsafe { self.home.workshop.load(kernel) }?),
         };
         let loaded = Loaded::new(kernel, code)?;
         let id = u32::try_from(self.kernels.len()).map_err(|_| failed("load", "too many kernels"))?;
         self.kernels.push(Arc::new(loaded));
         Ok(Kernel(id))
+    }
+
+    fn builder(&self) -> Option<Arc<dyn Builder>> {
+        Some(Arc::clone(&self.home.workshop) as Arc<dyn Builder>)
     }
 
     fn record(&mut self, nodes: &[Node]) -> Result<Graph> {

@@ -1,4 +1,4 @@
-/* runjob.h: what a C kernel may use besides its parameters.
+/* runjob.h: what a C or C++ kernel may use besides its parameters.
  *
  * A kernel has its natural C signature: `const T *` for `in`, `T *` for `out` and `inout`, scalars by value,
  * `T *` (64-byte aligned, contents undefined) for `local`. It is called once per block.
@@ -17,7 +17,27 @@ struct rj_at_ {
     uint32_t grid[3];
     uint32_t block_dim[3];
 };
-static _Thread_local struct rj_at_ rj_at_;
+#ifdef __cplusplus
+#define RJ_THREAD_ thread_local
+#else
+#define RJ_THREAD_ _Thread_local
+#endif
+#ifdef RJ_SHIM_
+static RJ_THREAD_ struct rj_at_ rj_at_;
+#else
+/* In an object that runjob does not compile but loads: one place for all its sources, which runjob asks for. The
+ * number in the name stands for the layout of `struct rj_at_`. */
+#ifdef __cplusplus
+extern "C" {
+#endif
+extern RJ_THREAD_ struct rj_at_ rj_at_;
+__attribute__((weak, visibility("default"))) RJ_THREAD_ struct rj_at_ rj_at_;
+struct rj_at_ *rj_here_1_(void);
+__attribute__((weak, visibility("default"))) struct rj_at_ *rj_here_1_(void) { return &rj_at_; }
+#ifdef __cplusplus
+}
+#endif
+#endif
 
 /* The block's place in the grid, the grid in blocks, the block in threads; d = 0 is x. */
 __attribute__((unused)) static inline uint32_t rj_block(int d) { return rj_at_.block[d]; }
@@ -36,7 +56,11 @@ typedef uint64_t rj_u64;
 typedef uint32_t rj_u32;
 typedef uint16_t rj_u16;
 typedef uint8_t rj_u8;
+#ifdef __cplusplus
+typedef bool rj_bool;
+#else
 typedef _Bool rj_bool;
+#endif
 
 /* bfloat16: the high half of a float. */
 typedef struct {
@@ -63,7 +87,7 @@ __attribute__((unused)) static inline rj_bf16 rj_f32_to_bf16(float f) {
 }
 
 /* IEEE binary16: the compiler's `_Float16` where it has one, else its bits. */
-#ifdef __FLT16_MANT_DIG__
+#if defined(__FLT16_MANT_DIG__) && (!defined(__cplusplus) || defined(__clang__) || __GNUC__ >= 13)
 #define RJ_HAS_F16 1
 typedef _Float16 rj_f16;
 typedef _Float16 rj_f16_lane_;

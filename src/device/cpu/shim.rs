@@ -1,7 +1,7 @@
-//! Turns a kernel's source and its parameters into one C file: the source as it is, then a generated entry.
+//! Turns a kernel's source and its parameters into one C or C++ file: the source as it is, then a generated entry.
 //!
-//! The entry declares the kernel from `params`, so a source that disagrees is a compile error that names both types, and
-//! holds the loop over blocks, so the compiler can inline the kernel into it. It is
+//! The entry has the kernel's type from `params`, so a source that disagrees is a compile error that names both types,
+//! and holds the loop over blocks, so the compiler can inline the kernel into it. It is
 //!
 //! ```c
 //! void rj_shim_<hash>(void *const *params, const struct rj_range_ *range);
@@ -10,10 +10,9 @@
 //! with one pointer per parameter that is not `local`: to a tensor's first byte, or to a scalar's bits.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use crate::device::{DeviceError, KernelSource};
-use crate::tensor::{Access, Dtype, Param, ParamKind};
+use crate::tensor::{Access, Dtype, Lang, Param, ParamKind};
 
 /// The header that kernels may include.
 pub(super) const HEADER: &str = include_str!("runjob.h");
@@ -38,13 +37,66 @@ const RANGE: &str = "struct rj_range_ { uint64_t begin, end; uint32_t grid[3], b
 /// A kernel's entry as it is called.
 pub(super) type Entry = unsafe extern "C" fn(params: *const *mut u8, range: *const Range);
 
-/// A C file and the symbol to look up in what it compiles to.
+/// What a compiler is given, and the symbol to look up in what it makes.
 pub(super) struct Unit {
-    pub text: String,
+    /// Names and contents; the first is what is compiled.
+    pub files: Vec<(&'static str, String)>,
     pub symbol: String,
     /// What compiler messages about the generated part call its file.
     pub label: String,
+    /// What compiler messages call a file, where that is not its own name.
+    pub shown: Vec<(&'static str, String)>,
 }
+
+/// A kernel's source as it was read.
+pub(super) struct SourceText {
+    pub text: String,
+    pub lang: Lang,
+    /// What compiler messages call it.
+    pub shown: String,
+    /// The line on which it starts there, from 1.
+    pub line: usize,
+    /// The file that holds this text and nothing else.
+    pub file: Option<std::path::PathBuf>,
+}
+
+impl Unit {
+    /// The name of the generated entry, from all that it is made of.
+    pub fn symbol(kernel: &KernelSource, parts: &[&str]) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for part in [kernel.name.as_str(), kernel.entry.as_str()].iter().chain(parts) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        format!("rj_shim_{}", &hasher.finalize().to_hex()[..16])
+    }
+
+    /// What compiler messages call the generated part of a kernel.
+    pub fn label(kernel: &KernelSource) -> String {
+        format!("params of kernel `{}`", kernel.name)
+    }
+}
+
+/// Which function the generated entry calls.
+#[derive(Clone, Copy)]
+pub(super) enum Callee<'s> {
+    /// One of this source.
+    Source(&'s SourceText),
+    /// One of a built object, whose address is put into a variable after both are loaded.
+    Address {
+        /// Tells this object from any other.
+        object: &'s str,
+        /// Whether the object can be told where its block is: it has [`HERE`].
+        asks: bool,
+    },
+}
+
+/// What `runjob.h` defines in an object that was not compiled here: the address of the thread's `rj_at_`.
+pub(super) const HERE: &str = "rj_here_1_";
+
+/// The variable of a shim that holds the kernel's address, and that which holds [`HERE`]'s.
+pub(super) const KERNEL_ADDRESS: &str = "_kernel";
+pub(super) const HERE_ADDRESS: &str = "_here";
 
 /// Byte offset of each `local` parameter in a thread's scratch, and the size of the whole.
 pub(super) fn local_layout(kernel: &KernelSource) -> Result<(Vec<u64>, u64), DeviceError> {
@@ -66,22 +118,28 @@ pub(super) fn local_layout(kernel: &KernelSource) -> Result<(Vec<u64>, u64), Dev
     Ok((offsets, end))
 }
 
-/// Writes the C file of a kernel whose source is `source`, read from `path`.
+/// Whether a text is a function's name in the languages of kernels.
+pub(super) fn is_function_name(text: &str) -> bool {
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    !text.is_empty() && plain && !text.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// Writes the file of a kernel in C or C++.
 ///
 /// *Errors*: an entry that is no C name, or a scalar that does not fit the 8 bytes of a launch argument.
-pub(super) fn unit(kernel: &KernelSource, path: &Path, source: &str) -> Result<Unit, DeviceError> {
+pub(super) fn unit(kernel: &KernelSource, callee: Callee<'_>) -> Result<Unit, DeviceError> {
     let build = |message: String| DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() };
     let entry = &kernel.entry;
-    let is_name = entry.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !entry.starts_with(|c: char| c.is_ascii_digit());
-    if entry.is_empty() || !is_name {
+    if !is_function_name(entry) {
         return Err(build(format!("entry `{entry}` is not a C function name")));
     }
+    let cxx = matches!(callee, Callee::Source(SourceText { lang: Lang::Cxx, .. }));
     let (offsets, _) = local_layout(kernel)?;
     let mut types = Vec::new();
     let mut values = Vec::new();
     let (mut argument, mut local) = (0, 0);
     for param in &kernel.params {
-        let element = element(param.dtype, param.lanes);
+        let element = spelled(param.dtype, param.lanes, cxx);
         match param.kind {
             ParamKind::Tensor(access) => {
                 let qualifier = if access == Access::In { "const " } else { "" };
@@ -104,38 +162,90 @@ pub(super) fn unit(kernel: &KernelSource, path: &Path, source: &str) -> Result<U
             }
         }
     }
-    let label = format!("params of kernel `{}`", kernel.name);
-    let mut body = String::new();
+    let label = Unit::label(kernel);
     let declared = if types.is_empty() { "void".to_string() } else { types.join(", ") };
-    // Hidden, so that neither a C library's function of that name is called nor another kernel's.
-    let _ = writeln!(body, "#pragma GCC visibility push(hidden)\nextern void {entry}({declared});\n#pragma GCC visibility pop");
+    let passed: Vec<String> = (0..types.len()).map(|i| format!("rj_{i}_")).collect();
+    let mut body = String::new();
     let _ = writeln!(body, "{RANGE}");
-    let hash = blake3::hash(format!("{}\0{body}\0{values:?}\0{source}", kernel.name).as_bytes()).to_hex();
-    let symbol = format!("rj_shim_{}", &hash[..16]);
-    let _ = writeln!(
-        body,
-        "__attribute__((visibility(\"default\"))) void {symbol}(void *const *rj_params_, const struct rj_range_ *rj_range_);"
-    );
-    let _ = writeln!(body, "void {symbol}(void *const *rj_params_, const struct rj_range_ *rj_range_) {{");
+    let assert = if cxx { "static_assert" } else { "_Static_assert" };
+    let _ = writeln!(body, "{assert}(sizeof(struct rj_range_) == {}, \"struct rj_range_\");", size_of::<Range>());
+    for (element, size, align) in layouts(kernel, cxx) {
+        let alignof = if cxx { "alignof" } else { "_Alignof" };
+        let _ = writeln!(body, "{assert}(sizeof({element}) == {size} && {alignof}({element}) == {align}, \"{element}\");");
+    }
+    let source = match callee {
+        Callee::Source(source) => source.text.as_str(),
+        Callee::Address { object, .. } => object,
+    };
+    let symbol = Unit::symbol(kernel, &[&body, &declared, &format!("{values:?}"), source]);
+    let (export, noexcept) = if cxx { ("extern \"C\" ", " noexcept") } else { ("", "") };
+    let visible = "__attribute__((visibility(\"default\")))";
+    match callee {
+        // The address of a function has one type: overloads and templates are chosen by it.
+        Callee::Source(_) if cxx => {}
+        // Hidden, so that neither a C library's function of that name is called nor another kernel's.
+        Callee::Source(_) => {
+            let _ = writeln!(body, "#pragma GCC visibility push(hidden)\nextern void {entry}({declared});\n#pragma GCC visibility pop");
+        }
+        Callee::Address { .. } => {
+            let _ = writeln!(body, "{visible} void (*{symbol}{KERNEL_ADDRESS})({declared});");
+            let _ = writeln!(body, "{visible} struct rj_at_ *(*{symbol}{HERE_ADDRESS})(void);");
+        }
+    }
+    let _ = writeln!(body, "{export}{visible} void {symbol}(void *const *rj_params_, const struct rj_range_ *rj_range_){noexcept};");
+    let _ = writeln!(body, "{export}void {symbol}(void *const *rj_params_, const struct rj_range_ *rj_range_){noexcept} {{");
     let _ = writeln!(body, "  (void)rj_params_;");
     for (i, (ty, value)) in types.iter().zip(&values).enumerate() {
         let _ = writeln!(body, "  {ty} rj_{i}_ = {value};");
     }
-    let passed: Vec<String> = (0..types.len()).map(|i| format!("rj_{i}_")).collect();
-    let _ = write!(body, "{}", LOOP.replace("CALL", &format!("{entry}({})", passed.join(", "))));
-    // A source that has not included the header cannot ask where its block is: nothing need be kept for it.
-    let text = format!(
-        "#line 1 \"{}\"\n{source}\n\n# 1 \"{}\" 3\n#ifdef RUNJOB_H\n#define RJ_AT_ 1\n#else\n#define RJ_AT_ 0\n#endif\n#include <runjob.h>\n{body}",
-        escape(&path.display().to_string()),
-        escape(&label),
-    );
-    Ok(Unit { text, symbol, label })
+    let (function, here) = match callee {
+        Callee::Source(_) if cxx => {
+            let _ = writeln!(body, "  void (*const rj_kernel_)({declared}) = &::{entry};");
+            ("rj_kernel_".to_string(), "&rj_at_".to_string())
+        }
+        Callee::Source(_) => (entry.clone(), "&rj_at_".to_string()),
+        Callee::Address { .. } => (format!("{symbol}{KERNEL_ADDRESS}"), format!("{symbol}{HERE_ADDRESS}()")),
+    };
+    let _ = write!(body, "{}", LOOP.replace("HERE", &here).replace("CALL", &format!("{function}({})", passed.join(", "))));
+    let text = match callee {
+        // A source that has not included the header cannot ask where its block is: nothing need be kept for it.
+        Callee::Source(source) => format!(
+            "#define RJ_SHIM_ 1\n#line {} \"{}\"\n{}\n\n# 1 \"{}\" 3\n#ifdef RUNJOB_H\n#define RJ_AT_ 1\n#else\n#define RJ_AT_ 0\n#endif\n#include <runjob.h>\n{body}",
+            source.line,
+            escape(&source.shown),
+            source.text,
+            escape(&label),
+        ),
+        Callee::Address { asks, .. } => {
+            format!("#define RJ_SHIM_ 1\n# 1 \"{}\" 3\n#define RJ_AT_ {}\n#include <runjob.h>\n{body}", escape(&label), u8::from(asks))
+        }
+    };
+    Ok(Unit { files: vec![(if cxx { "kernel.cpp" } else { "kernel.c" }, text)], symbol, label, shown: Vec::new() })
+}
+
+/// C type, size and alignment of every element type among the parameters.
+fn layouts(kernel: &KernelSource, cxx: bool) -> Vec<(String, usize, usize)> {
+    let mut all: Vec<(String, usize, usize)> = Vec::new();
+    for param in &kernel.params {
+        let (size, align) = layout(param.dtype, param.lanes);
+        let one = (spelled(param.dtype, param.lanes, cxx), size, align);
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    all
+}
+
+/// Size and alignment of an element as kernels see it; of three lanes those of one of them. *Units*: bytes.
+pub(super) fn layout(dtype: Dtype, lanes: u32) -> (usize, usize) {
+    let size = if lanes == 3 { dtype.size() } else { dtype.size() * lanes as usize };
+    (size, size.min(LOCAL_ALIGN as usize))
 }
 
 const LOOP: &str = "\
 #if RJ_AT_
   uint32_t rj_gx_ = rj_range_->grid[0], rj_gy_ = rj_range_->grid[1];
-  struct rj_at_ *rj_here_ = &rj_at_;
+  struct rj_at_ *rj_here_ = HERE;
   memcpy(rj_here_->grid, rj_range_->grid, sizeof rj_here_->grid);
   memcpy(rj_here_->block_dim, rj_range_->block_dim, sizeof rj_here_->block_dim);
   uint64_t rj_row_ = rj_range_->begin / rj_gx_;
@@ -160,6 +270,14 @@ const LOOP: &str = "\
 #endif
 }
 ";
+
+/// The C or C++ type of one element; of three lanes it is the type of one of them.
+fn spelled(dtype: Dtype, lanes: u32, cxx: bool) -> String {
+    match element(dtype, lanes).as_str() {
+        "_Bool" if cxx => "bool".to_string(),
+        other => other.to_string(),
+    }
+}
 
 /// The C type of one element; of three lanes it is the type of one of them.
 fn element(dtype: Dtype, lanes: u32) -> String {

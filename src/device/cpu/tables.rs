@@ -7,6 +7,12 @@ use super::memory::{Budget, Region};
 use super::program::Tables;
 use crate::device::{DeviceError, Kernel, Place, Result, Slice};
 
+/// Scratch holds this before the first block: NaN in every float dtype, never the zeros that fresh memory would have.
+const POISON: u8 = 0xff;
+
+/// Scratch that is poisoned, so that a large one costs no memory before it is used. *Units*: bytes.
+const MOST_POISONED: usize = 64 << 20;
+
 /// A memory of an instance, or of the one that it was forked from.
 pub(super) struct Memory {
     pub place: Place,
@@ -54,10 +60,11 @@ impl Tables for Resolver<'_> {
     }
 
     fn scratch(&self, bytes: u64) -> Result<Region> {
-        Region::new(bytes, self.budget).map_err(|short| DeviceError::OutOfMemory {
-            place: Place::Device,
-            bytes,
-            available: short.available,
-        })
+        let out_of_memory = |available| DeviceError::OutOfMemory { place: Place::Device, bytes, available };
+        let region = Region::new(bytes, self.budget).map_err(|short| out_of_memory(short.available))?;
+        let poisoned = region.len().min(MOST_POISONED);
+        // SAFETY: the region is fresh and has that many bytes; nobody else knows it yet.
+        unsafe { region.ptr().as_ptr().write_bytes(POISON, poisoned) };
+        Ok(region)
     }
 }

@@ -1,6 +1,6 @@
 //! Bodies: the elementwise part of a program as steps over registers of 1,024 elements.
 
-use super::leaf::Leaf;
+use super::leaf::{Leaf, Source};
 use crate::expr::ast::Span;
 use crate::expr::ops::{Binary, Class, Unary};
 use crate::tensor::Dtype;
@@ -11,6 +11,11 @@ pub(super) enum Code {
     /// Loads a leaf as floats, or as integers.
     LoadFloat(usize),
     LoadInt(usize),
+    /// The elements of a source at positions that are integers.
+    GatherFloat(Source),
+    GatherInt(Source),
+    /// An index as it is, which must be below the extent.
+    Within(u64),
     /// An integer as the nearest double.
     ToFloat,
     FloatToFloat(Unary),
@@ -30,12 +35,21 @@ impl Code {
     /// The class of what comes out.
     pub fn result(self) -> Class {
         match self {
-            Code::LoadFloat(_) | Code::ToFloat | Code::FloatToFloat(_) | Code::IntToFloat(_) | Code::Float(_) | Code::WhereFloat => {
-                Class::Float
-            }
-            Code::LoadInt(_) | Code::FloatToInt(_) | Code::IntToInt(_) | Code::FloatCompare(_) | Code::Int(_) | Code::WhereInt => {
-                Class::Int
-            }
+            Code::LoadFloat(_)
+            | Code::GatherFloat(_)
+            | Code::ToFloat
+            | Code::FloatToFloat(_)
+            | Code::IntToFloat(_)
+            | Code::Float(_)
+            | Code::WhereFloat => Class::Float,
+            Code::LoadInt(_)
+            | Code::GatherInt(_)
+            | Code::Within(_)
+            | Code::FloatToInt(_)
+            | Code::IntToInt(_)
+            | Code::FloatCompare(_)
+            | Code::Int(_)
+            | Code::WhereInt => Class::Int,
         }
     }
 
@@ -119,6 +133,15 @@ impl Body {
             body.result = Arg::Register(place[from]);
         }
         body
+    }
+
+    /// Registers of floats and of integers, with one for a result that is one number.
+    pub fn registers(&self) -> [usize; 2] {
+        let [float, int] = self.registers;
+        match self.class {
+            Class::Float => [float.max(1), int],
+            Class::Int => [float, int.max(1)],
+        }
     }
 
     /// The same body over more elements, with extents aligned at the last one.

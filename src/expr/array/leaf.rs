@@ -1,4 +1,4 @@
-//! Leaves: where the elements that a body starts from lie in memory, and loading them in runs.
+//! Leaves: where the elements that a body starts from lie in memory, and loading them in runs or one by one.
 
 use super::dims::MAX_RANK;
 use super::{Buffer, Inputs};
@@ -6,12 +6,60 @@ use crate::expr::number::to_f64;
 use crate::tensor::Dtype;
 use crate::tensor::narrow::Narrow;
 
+/// What registers hold: floats, or exact integers.
+pub(super) trait Element: Copy + From<i32> + From<u32> + From<i16> + From<u16> + From<i8> + From<u8> {
+    /// A float is loaded as an integer only where it is whole and below 2^53: from a buffer of such products.
+    fn of_f64(x: f64) -> Self;
+    fn of_i64(x: i64) -> Self;
+    fn of_u64(x: u64) -> Self;
+    fn of_i128(x: i128) -> Self;
+}
+
+impl Element for f64 {
+    #[inline(always)]
+    fn of_f64(x: f64) -> f64 {
+        x
+    }
+    #[inline(always)]
+    fn of_i64(x: i64) -> f64 {
+        x as f64
+    }
+    #[inline(always)]
+    fn of_u64(x: u64) -> f64 {
+        x as f64
+    }
+    #[inline(always)]
+    fn of_i128(x: i128) -> f64 {
+        to_f64(x)
+    }
+}
+
+impl Element for i128 {
+    #[inline(always)]
+    fn of_f64(x: f64) -> i128 {
+        (x as i64).into()
+    }
+    #[inline(always)]
+    fn of_i64(x: i64) -> i128 {
+        x.into()
+    }
+    #[inline(always)]
+    fn of_u64(x: u64) -> i128 {
+        x.into()
+    }
+    #[inline(always)]
+    fn of_i128(x: i128) -> i128 {
+        x
+    }
+}
+
 /// What a leaf reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source {
     Tensor {
         id: usize,
         dtype: Dtype,
+        after: bool,
     },
     /// A buffer of the scratch.
     Buffer(usize),
@@ -65,7 +113,7 @@ impl Leaf {
     #[inline(always)]
     pub fn raw<'a>(&self, start: u64, inputs: &'a dyn Inputs) -> (&'a [u8], usize) {
         let bytes = match self.source {
-            Source::Tensor { id, .. } => inputs.bytes(id),
+            Source::Tensor { id, after, .. } => bytes_of(inputs, id, after),
             Source::Buffer(_) | Source::Iota => &[],
         };
         (bytes, (self.offset + start) as usize)
@@ -90,103 +138,100 @@ impl Leaf {
         runs
     }
 
-    /// Loads elements `start..start + dst.len()` as floats.
+    /// Loads elements `start..start + dst.len()` of the body. Integers are loaded only from sources of integers.
     #[inline(always)]
-    pub fn load_float(&self, dst: &mut [f64], start: u64, inputs: &dyn Inputs, buffers: &[Buffer]) {
-        let len = dst.len();
-        macro_rules! bytes {
-            ($id:expr, $convert:expr) => {{
-                let bytes = inputs.bytes($id);
-                for run in self.runs(start, len) {
-                    from_bytes(&mut dst[run.at..run.at + run.count], bytes, run.position, run.stride, $convert);
-                }
-            }};
-        }
-        macro_rules! values {
-            ($values:expr, $convert:expr) => {{
-                for run in self.runs(start, len) {
-                    from_values(&mut dst[run.at..run.at + run.count], $values, run.position, run.stride, $convert);
-                }
-            }};
-        }
-        match self.source {
-            Source::Tensor { id, dtype } => match dtype {
-                Dtype::F64 => bytes!(id, f64::from_le_bytes),
-                Dtype::F32 => bytes!(id, |b| f64::from(f32::from_le_bytes(b))),
-                Dtype::F16 => bytes!(id, |b| f64::from(Narrow::F16.to_f32(u16::from_le_bytes(b)))),
-                Dtype::Bf16 => bytes!(id, |b| f64::from(Narrow::Bf16.to_f32(u16::from_le_bytes(b)))),
-                Dtype::I64 => bytes!(id, |b| i64::from_le_bytes(b) as f64),
-                Dtype::I32 => bytes!(id, |b| f64::from(i32::from_le_bytes(b))),
-                Dtype::I16 => bytes!(id, |b| f64::from(i16::from_le_bytes(b))),
-                Dtype::I8 => bytes!(id, |b| f64::from(i8::from_le_bytes(b))),
-                Dtype::U64 => bytes!(id, |b| u64::from_le_bytes(b) as f64),
-                Dtype::U32 => bytes!(id, |b| f64::from(u32::from_le_bytes(b))),
-                Dtype::U16 => bytes!(id, |b| f64::from(u16::from_le_bytes(b))),
-                Dtype::U8 => bytes!(id, |b| f64::from(u8::from_le_bytes(b))),
-                Dtype::Bool => bytes!(id, |b| f64::from(u8::from(u8::from_le_bytes(b) != 0))),
-            },
-            Source::Buffer(buffer) => match &buffers[buffer] {
-                Buffer::Float(values) => values!(values, |x| x),
-                Buffer::Int(values) => values!(values, to_f64),
-            },
-            Source::Iota => {
-                for run in self.runs(start, len) {
-                    for (i, d) in dst[run.at..run.at + run.count].iter_mut().enumerate() {
-                        *d = (run.position + i * run.stride) as i64 as f64;
-                    }
+    pub fn load<T: Element>(&self, dst: &mut [T], start: u64, inputs: &dyn Inputs, buffers: &[Buffer]) {
+        if self.source == Source::Iota {
+            for run in self.runs(start, dst.len()) {
+                for (i, d) in dst[run.at..run.at + run.count].iter_mut().enumerate() {
+                    *d = T::of_i64((run.position + i * run.stride) as i64);
                 }
             }
+            return;
         }
-    }
-
-    /// Loads elements `start..start + dst.len()` as exact integers. The source holds integers.
-    #[inline(always)]
-    pub fn load_int(&self, dst: &mut [i128], start: u64, inputs: &dyn Inputs, buffers: &[Buffer]) {
-        let len = dst.len();
-        macro_rules! bytes {
-            ($id:expr, $convert:expr) => {{
-                let bytes = inputs.bytes($id);
-                for run in self.runs(start, len) {
-                    from_bytes(&mut dst[run.at..run.at + run.count], bytes, run.position, run.stride, $convert);
-                }
-            }};
-        }
-        macro_rules! values {
-            ($values:expr, $convert:expr) => {{
-                for run in self.runs(start, len) {
-                    from_values(&mut dst[run.at..run.at + run.count], $values, run.position, run.stride, $convert);
-                }
-            }};
-        }
-        match self.source {
-            Source::Tensor { id, dtype } => match dtype {
-                Dtype::I64 => bytes!(id, |b| i64::from_le_bytes(b).into()),
-                Dtype::I32 => bytes!(id, |b| i32::from_le_bytes(b).into()),
-                Dtype::I16 => bytes!(id, |b| i16::from_le_bytes(b).into()),
-                Dtype::I8 => bytes!(id, |b| i8::from_le_bytes(b).into()),
-                Dtype::U64 => bytes!(id, |b| u64::from_le_bytes(b).into()),
-                Dtype::U32 => bytes!(id, |b| u32::from_le_bytes(b).into()),
-                Dtype::U16 => bytes!(id, |b| u16::from_le_bytes(b).into()),
-                Dtype::Bool => bytes!(id, |b| i128::from(u8::from_le_bytes(b) != 0)),
-                // Float tensors are loaded as floats.
-                Dtype::U8 | Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16 => bytes!(id, |b| u8::from_le_bytes(b).into()),
-            },
-            Source::Buffer(buffer) => match &buffers[buffer] {
-                Buffer::Float(values) => values!(values, |x| i128::from(x as i64)),
-                Buffer::Int(values) => values!(values, |x| x),
-            },
-            Source::Iota => {
-                for run in self.runs(start, len) {
-                    for (i, d) in dst[run.at..run.at + run.count].iter_mut().enumerate() {
-                        *d = (run.position + i * run.stride) as i128;
-                    }
-                }
-            }
-        }
+        self.source.elements(inputs, buffers, Load { leaf: self, dst, start });
     }
 
     pub fn is_f32(&self) -> bool {
         matches!(self.source, Source::Tensor { dtype: Dtype::F32, .. })
+    }
+}
+
+/// The bytes of a tensor at the start of the round, or at its end.
+pub(super) fn bytes_of(inputs: &dyn Inputs, id: usize, after: bool) -> &[u8] {
+    if after { inputs.after(id) } else { inputs.bytes(id) }
+}
+
+/// What is done with the elements of a source, of whatever type they are there.
+pub(super) trait Visit<T> {
+    fn visit<S: Copy>(self, values: &[S], convert: impl Fn(S) -> T);
+}
+
+impl Source {
+    /// Hands over all elements of a tensor or a buffer, and what makes values of them.
+    #[inline(always)]
+    pub fn elements<T: Element>(self, inputs: &dyn Inputs, buffers: &[Buffer], visit: impl Visit<T>) {
+        match self {
+            Source::Tensor { id, dtype, after } => {
+                let bytes = bytes_of(inputs, id, after);
+                macro_rules! chunks {
+                    ($convert:expr) => {
+                        visit.visit(bytes.as_chunks().0, $convert)
+                    };
+                }
+                match dtype {
+                    Dtype::F64 => chunks!(|b| T::of_f64(f64::from_le_bytes(b))),
+                    Dtype::F32 => chunks!(|b| T::of_f64(f32::from_le_bytes(b).into())),
+                    Dtype::F16 => chunks!(|b| T::of_f64(Narrow::F16.to_f32(u16::from_le_bytes(b)).into())),
+                    Dtype::Bf16 => chunks!(|b| T::of_f64(Narrow::Bf16.to_f32(u16::from_le_bytes(b)).into())),
+                    Dtype::I64 => chunks!(|b| T::of_i64(i64::from_le_bytes(b))),
+                    Dtype::I32 => chunks!(|b| T::from(i32::from_le_bytes(b))),
+                    Dtype::I16 => chunks!(|b| T::from(i16::from_le_bytes(b))),
+                    Dtype::I8 => chunks!(|b| T::from(i8::from_le_bytes(b))),
+                    Dtype::U64 => chunks!(|b| T::of_u64(u64::from_le_bytes(b))),
+                    Dtype::U32 => chunks!(|b| T::from(u32::from_le_bytes(b))),
+                    Dtype::U16 => chunks!(|b| T::from(u16::from_le_bytes(b))),
+                    Dtype::U8 => chunks!(|b| T::from(u8::from_le_bytes(b))),
+                    Dtype::Bool => chunks!(|b| T::from(u8::from(u8::from_le_bytes(b) != 0))),
+                }
+            }
+            Source::Buffer(buffer) => match &buffers[buffer] {
+                Buffer::Float(values) => visit.visit(values, T::of_f64),
+                Buffer::Int(values) => visit.visit(values, T::of_i128),
+            },
+            Source::Iota => {}
+        }
+    }
+}
+
+/// Copies the runs of a leaf.
+struct Load<'a, T> {
+    leaf: &'a Leaf,
+    dst: &'a mut [T],
+    start: u64,
+}
+
+impl<T: Copy> Visit<T> for Load<'_, T> {
+    #[inline(always)]
+    fn visit<S: Copy>(self, values: &[S], convert: impl Fn(S) -> T) {
+        for run in self.leaf.runs(self.start, self.dst.len()) {
+            from_values(&mut self.dst[run.at..run.at + run.count], values, run.position, run.stride, &convert);
+        }
+    }
+}
+
+/// Copies the elements at positions that were computed and are within the source.
+pub(super) struct Pick<'a, T> {
+    pub dst: &'a mut [T],
+    pub positions: &'a [i128],
+}
+
+impl<T: Copy> Visit<T> for Pick<'_, T> {
+    #[inline(always)]
+    fn visit<S: Copy>(self, values: &[S], convert: impl Fn(S) -> T) {
+        for (d, &position) in self.dst.iter_mut().zip(self.positions) {
+            *d = convert(values[position as usize]);
+        }
     }
 }
 
@@ -233,12 +278,6 @@ impl Iterator for Runs<'_> {
         }
         Some(run)
     }
-}
-
-#[inline(always)]
-fn from_bytes<const N: usize, T: Copy>(dst: &mut [T], bytes: &[u8], position: usize, stride: usize, convert: impl Fn([u8; N]) -> T) {
-    let elements = &bytes.as_chunks::<N>().0[position..];
-    from_values(dst, elements, 0, stride, convert);
 }
 
 #[inline(always)]

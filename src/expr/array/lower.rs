@@ -3,14 +3,15 @@
 use std::collections::{HashMap, HashSet};
 
 use super::body::{Arg, Body, Code, Step};
-use super::dims::{Dim, identity, onto, row_major, split};
-use super::graph::{Graph, Node, NodeId, Op};
+use super::dims::{Dim, identity, onto};
+use super::graph::{Gather, Graph, Node, NodeId, Op};
+use super::home::Lie;
 use super::leaf::{Leaf, Source};
 use super::run::one;
-use super::stage::{BufferSize, Home, Product, ROUND, Slot, Stage};
+use super::stage::{BufferSize, Home, ROUND, Slot, Stage};
 use crate::diag::TextError;
 use crate::expr::ast::Span;
-use crate::expr::ops::{Class, Fold, Unary};
+use crate::expr::ops::{Binary, Class, Unary};
 
 /// The most steps of a program, all its bodies together.
 const MAX_STEPS: usize = 65_536;
@@ -42,11 +43,15 @@ struct Draft {
 }
 
 pub(super) struct Lowering<'g, 's> {
-    graph: &'g Graph<'s>,
+    pub(super) graph: &'g Graph<'s>,
     pub stages: Vec<Stage>,
     pub slots: Vec<Slot>,
     pub buffers: Vec<BufferSize>,
-    homes: HashMap<NodeId, Home>,
+    pub(super) homes: HashMap<NodeId, Home>,
+    /// The buffers that hold a node's elements in row-major order, in the node's own class.
+    pub(super) filled: HashMap<NodeId, usize>,
+    /// What the buffers take. *Units*: bytes.
+    pub(super) bytes: u64,
     /// The slots that no input changes.
     constants: HashSet<usize>,
     steps: usize,
@@ -54,11 +59,11 @@ pub(super) struct Lowering<'g, 's> {
 
 impl<'g, 's> Lowering<'g, 's> {
     pub fn new(graph: &'g Graph<'s>) -> Lowering<'g, 's> {
-        let (stages, buffers, homes, constants) = Default::default();
-        Lowering { graph, stages, slots: vec![Slot::default()], buffers, homes, constants, steps: 0 }
+        let (stages, buffers, homes, filled, constants) = Default::default();
+        Lowering { graph, stages, slots: vec![Slot::default()], buffers, homes, filled, bytes: 0, constants, steps: 0 }
     }
 
-    fn node(&self, id: NodeId) -> &'g Node {
+    pub(super) fn node(&self, id: NodeId) -> &'g Node {
         &self.graph.nodes[id]
     }
 
@@ -69,13 +74,13 @@ impl<'g, 's> Lowering<'g, 's> {
         self.body_of(id, map, shape, self.node(id).kind.class())
     }
 
-    fn body_of(&mut self, id: NodeId, map: Vec<Dim>, extents: Vec<u64>, class: Class) -> Result<Body, TextError> {
+    pub(super) fn body_of(&mut self, id: NodeId, map: Vec<Dim>, extents: Vec<u64>, class: Class) -> Result<Body, TextError> {
         let mut draft = Draft { extents, leaves: Vec::new(), steps: Vec::new(), known: HashMap::new() };
         let result = self.value(&mut draft, id, map, class)?;
         Ok(Body::new(draft.extents, draft.leaves, draft.steps, result.into(), class))
     }
 
-    fn slot(&mut self, slot: Slot) -> usize {
+    pub(super) fn slot(&mut self, slot: Slot) -> usize {
         self.slots.push(slot);
         self.slots.len() - 1
     }
@@ -104,19 +109,22 @@ impl<'g, 's> Lowering<'g, 's> {
             Op::Int(i) => return Ok(Value::Slot(self.constant(Slot::int(*i)))),
             Op::Float(bits) => return Ok(Value::Slot(self.constant(Slot::float(f64::from_bits(*bits))))),
             Op::Round => return Ok(Value::Slot(ROUND)),
-            Op::Tensor { id, dtype } => {
-                return self.leaf(draft, Source::Tensor { id: *id, dtype: *dtype }, &row_major(&node.shape), map, class, span);
-            }
             Op::Index(axis) => {
-                let strides: Vec<u64> = (0..node.shape.len()).map(|at| u64::from(at == *axis)).collect();
-                return self.leaf(draft, Source::Iota, &strides, map, class, span);
+                let strides = (0..node.shape.len()).map(|at| u64::from(at == *axis)).collect();
+                return self.leaf(draft, Lie { source: Source::Iota, offset: 0, strides }, map, class, span);
             }
-            Op::Reduce(..) | Op::Matmul(..) => {
-                return match self.home(id)? {
-                    Home::Slot(slot) => Ok(Value::Slot(slot)),
-                    Home::Buffer(buffer) => self.leaf(draft, Source::Buffer(buffer), &row_major(&node.shape), map, class, span),
-                };
+            op if op.is_stage() => {
+                if let Home::Slot(slot) = self.home(id)? {
+                    return Ok(Value::Slot(slot));
+                }
+                let lie = self.lie(id)?;
+                return self.leaf(draft, lie, map, class, span);
             }
+            Op::Tensor { .. } | Op::Reshape(_) => {
+                let lie = self.lie(id)?;
+                return self.leaf(draft, lie, map, class, span);
+            }
+            Op::Gather(gather) => return self.gather(draft, id, gather, map, class),
             Op::View(from, dims) => {
                 let inner: Vec<Dim> = dims
                     .iter()
@@ -149,6 +157,8 @@ impl<'g, 's> Lowering<'g, 's> {
                 (code, vec![*a, *b])
             }
             Op::Where(c, a, b) => (if own == Class::Float { Code::WhereFloat } else { Code::WhereInt }, vec![*c, *a, *b]),
+            // Those above.
+            _ => return Ok(Value::Slot(ROUND)),
         };
         let mut args = [Arg::None; 3];
         for (at, &operand) in operands.iter().enumerate() {
@@ -171,7 +181,7 @@ impl<'g, 's> Lowering<'g, 's> {
         if self.steps > MAX_STEPS {
             return Err(TextError::new(span.clone(), format!("more than {MAX_STEPS} operations in one expression")));
         }
-        let loads = matches!(code, Code::LoadFloat(_) | Code::LoadInt(_));
+        let loads = matches!(code, Code::LoadFloat(_) | Code::LoadInt(_) | Code::GatherFloat(_) | Code::GatherInt(_));
         if !loads && args.iter().all(|arg| !matches!(arg, Arg::Register(_))) {
             let constant = args.iter().all(|arg| !matches!(arg, Arg::Slot(slot) if !self.constants.contains(slot)));
             if constant {
@@ -186,22 +196,18 @@ impl<'g, 's> Lowering<'g, 's> {
         Ok(Value::Step(draft.steps.len() - 1))
     }
 
-    fn leaf(
-        &mut self,
-        draft: &mut Draft,
-        source: Source,
-        strides: &[u64],
-        map: &[Dim],
-        class: Class,
-        span: &Span,
-    ) -> Result<Value, TextError> {
-        let mut offset = 0;
+    fn leaf(&mut self, draft: &mut Draft, lie: Lie, map: &[Dim], class: Class, span: &Span) -> Result<Value, TextError> {
+        let Lie { source, mut offset, strides } = lie;
         let mut over = vec![0; draft.extents.len()];
         for (dim, stride) in map.iter().zip(strides) {
             offset += dim.offset * stride;
             if let Some(axis) = dim.axis {
                 over[axis] += stride;
             }
+        }
+        let uniform = over.iter().zip(&draft.extents).all(|(&stride, &extent)| stride == 0 || extent == 1);
+        if source == Source::Iota && uniform {
+            return Ok(Value::Slot(self.constant(Slot::int(offset.into()))));
         }
         let leaf = Leaf::new(source, offset, over, &draft.extents);
         if leaf.is_uniform() {
@@ -229,107 +235,35 @@ impl<'g, 's> Lowering<'g, 's> {
         self.step(draft, code, [Arg::None; 3], span)
     }
 
-    /// Where a reduction or a product lies, once the stage that computes it is there.
-    fn home(&mut self, id: NodeId) -> Result<Home, TextError> {
-        if let Some(&home) = self.homes.get(&id) {
-            return Ok(home);
+    /// The positions of a gather from its indices, each within its extent, and the elements there.
+    fn gather(&mut self, draft: &mut Draft, id: NodeId, gather: &Gather, map: &[Dim], class: Class) -> Result<Value, TextError> {
+        let (node, span) = (self.node(id), &self.graph.spans[id]);
+        let Lie { source, offset, strides } = self.lie(gather.from)?;
+        let spread = gather.first..gather.first + gather.rank;
+        // What no index decides is a part of the position that the place in the result gives.
+        let mut kept = (0..node.shape.len()).filter(|at| !spread.contains(at));
+        let mut over = vec![0; node.shape.len()];
+        for (_, &stride) in gather.index.iter().zip(&strides).filter(|(index, _)| index.is_none()) {
+            over[kept.next().unwrap_or(0)] = stride;
         }
-        let home = match self.node(id).op {
-            Op::Reduce(fold, from, axis) => self.reduce(id, fold, from, axis)?,
-            Op::Matmul(left, right) => Home::Buffer(self.product(id, left, right)?),
-            _ => Home::Buffer(self.fill(id, self.node(id).kind.class())?),
-        };
-        self.homes.insert(id, home);
-        Ok(home)
-    }
-
-    fn buffer(&mut self, class: Class, shape: &[u64]) -> usize {
-        self.buffers.push(BufferSize { class, elements: shape.iter().product() });
-        self.buffers.len() - 1
-    }
-
-    /// The buffer that gets all elements of a node.
-    fn fill(&mut self, id: NodeId, class: Class) -> Result<usize, TextError> {
-        let shape = &self.node(id).shape;
-        let body = self.body_of(id, identity(shape), shape.clone(), class)?;
-        let into = self.buffer(class, shape);
-        self.stages.push(Stage::Fill { body, into });
-        Ok(into)
-    }
-
-    fn reduce(&mut self, id: NodeId, fold: Fold, from: NodeId, axis: Option<usize>) -> Result<Home, TextError> {
-        let node = self.node(from);
-        let shape = &node.shape;
-        // The axis that is folded becomes the body's last one.
-        let (map, extents, run) = match axis {
-            None => (identity(shape), shape.clone(), shape.iter().product()),
-            Some(axis) => {
-                let last = shape.len() - 1;
-                let place = |at: usize| if at == axis { last } else { at - usize::from(at > axis) };
-                let map = shape.iter().enumerate().map(|(at, &extent)| Dim { offset: 0, axis: (extent != 1).then(|| place(at)) });
-                let mut extents = self.node(id).shape.clone();
-                extents.push(shape[axis]);
-                (map.collect(), extents, shape[axis])
+        let mut position = self.leaf(draft, Lie { source: Source::Iota, offset, strides: over }, map, Class::Int, span)?;
+        for (at, &stride) in strides.iter().enumerate() {
+            let Some(index) = gather.index[at] else { continue };
+            let span = &self.graph.spans[index];
+            let inner = onto(&map[spread.clone()], &node.shape[spread.clone()], &self.node(index).shape);
+            let value = self.value(draft, index, inner, Class::Int)?;
+            let within = Code::Within(self.node(gather.from).shape[at]);
+            let mut value = self.step(draft, within, [value.into(), Arg::None, Arg::None], span)?;
+            if stride != 1 {
+                let stride = self.constant(Slot::int(stride.into()));
+                value = self.step(draft, Code::Int(Binary::Mul), [value.into(), Arg::Slot(stride), Arg::None], span)?;
             }
-        };
-        let class = node.kind.class();
-        let body = self.body_of(from, map, extents, class)?;
-        let results = self.node(id).shape.iter().product();
-        let into = if self.node(id).shape.is_empty() {
-            Home::Slot(self.slot(Slot::default()))
-        } else {
-            let shape = &self.node(id).shape;
-            Home::Buffer(self.buffer(self.node(id).kind.class(), shape))
-        };
-        self.stages.push(Stage::Reduce { fold, body, run, results, into, span: self.graph.spans[id].clone() });
-        Ok(into)
-    }
-
-    fn product(&mut self, id: NodeId, left: NodeId, right: NodeId) -> Result<usize, TextError> {
-        let (node, a, b) = (self.node(id), self.node(left), self.node(right));
-        let ((batch_a, [rows, inner]), (batch_b, [_, columns])) = (split(&a.shape), split(&b.shape));
-        // Sums of products below 2^53 are exact in f64, whose product is the fast one.
-        let exact = match (self.bound(left), self.bound(right)) {
-            (Some(x), Some(y)) => x.checked_mul(y).and_then(|xy| xy.checked_mul(inner.max(1).into())).is_some_and(|sum| sum <= 1 << 53),
-            _ => false,
-        };
-        let class = if exact { Class::Float } else { node.kind.class() };
-        let operands = (self.operand(left, class)?, self.operand(right, class)?);
-        let (shape_batch, _) = split(&node.shape);
-        let steps = |batch: &[u64]| {
-            let strides = row_major(batch);
-            let skip = shape_batch.len() - batch.len();
-            let step = move |at: usize| if at < skip || batch[at - skip] == 1 { 0 } else { strides[at - skip] };
-            (0..shape_batch.len()).map(step).collect::<Vec<u64>>()
-        };
-        let batch =
-            shape_batch.iter().zip(steps(batch_a).into_iter().zip(steps(batch_b))).map(|(&extent, (a, b))| (extent, a, b)).collect();
-        let into = self.buffer(class, &node.shape);
-        let span = self.graph.spans[id].clone();
-        let [rows, inner, columns] = [rows, inner, columns].map(|extent| extent as usize);
-        self.stages.push(Stage::Product(Product { class, left: operands.0, right: operands.1, into, rows, inner, columns, batch, span }));
-        Ok(into)
-    }
-
-    /// The buffer of an operand of a product.
-    fn operand(&mut self, id: NodeId, class: Class) -> Result<usize, TextError> {
-        if matches!(self.node(id).op, Op::Reduce(..) | Op::Matmul(..))
-            && let Home::Buffer(buffer) = self.home(id)?
-            && self.buffers[buffer].class == class
-        {
-            return Ok(buffer);
+            position = match position {
+                Value::Slot(slot) if self.slots[slot].int == 0 && self.constants.contains(&slot) => value,
+                _ => self.step(draft, Code::Int(Binary::Add), [position.into(), value.into(), Arg::None], span)?,
+            };
         }
-        self.fill(id, class)
-    }
-
-    /// The largest magnitude of a node's elements, where the dtype it is read from tells.
-    fn bound(&self, id: NodeId) -> Option<i128> {
-        let range = match &self.node(id).op {
-            Op::Int(i) => return i.checked_abs(),
-            Op::Tensor { dtype, .. } | Op::Unary(Unary::Cast(dtype), ..) => dtype.integer_range()?,
-            Op::View(from, _) => return self.bound(*from),
-            _ => return None,
-        };
-        Some(range.0.abs().max(range.1.abs()))
+        let code = if class == Class::Float { Code::GatherFloat(source) } else { Code::GatherInt(source) };
+        self.step(draft, code, [position.into(), Arg::None, Arg::None], span)
     }
 }

@@ -1,41 +1,51 @@
 //! Expressions over tensors: a tree into a [`Program`], which gives the elements of an expectation in blocks.
 //!
-//! `graph` types the tree, `lower` cuts it into stages and bodies, `body` and `run` compute blocks, `leaf` loads,
-//! `reduce` and `matmul` do what must be whole before any element of the result is known.
+//! `graph` types the tree (with `call` and `index`), `lower` and `home` cut it into bodies and stages, `body` and `run`
+//! compute blocks, `leaf` loads. What must be whole before any element of the result is known is the stages', which
+//! `prepare` goes through: `reduce`, `matmul`, `along` and `groups` compute them.
 
+mod along;
 mod body;
+mod call;
 mod dims;
 mod graph;
+mod groups;
+mod home;
+mod index;
 mod leaf;
 mod lower;
 mod matmul;
+mod prepare;
 mod reduce;
 mod run;
 mod stage;
 #[cfg(test)]
 mod tests;
 
-use rayon::prelude::*;
-
-use self::body::{Arg, Body};
-use self::graph::{Graph, Op};
+use self::body::Body;
+use self::graph::{Graph, NodeId, Op};
 use self::lower::Lowering;
-use self::matmul::Extents;
 use self::reduce::Partial;
+use self::run::Context;
 pub use self::run::Registers;
-use self::run::{Context, run};
-use self::stage::{BufferSize, Home, Product, ROUND, Slot, Stage};
+use self::stage::{BufferSize, ROUND, Slot, Stage};
 use super::ast::Expr;
 use super::ops::{Class, Kind};
 use super::scope::Scope;
 use super::{BLOCK, Block};
 use crate::diag::TextError;
-use crate::tensor::Shape;
+use crate::tensor::{Number, Shape};
 
 /// The tensors that a program reads.
 pub trait Inputs: Sync {
-    /// The row-major, little-endian bytes of the tensor with that id of the scope.
+    /// The row-major, little-endian bytes of the tensor with that id of the scope, at the start of the round.
     fn bytes(&self, id: usize) -> &[u8];
+
+    /// The same at the end of the round: what `after(y)` reads. None, unless an implementation has them.
+    fn after(&self, id: usize) -> &[u8] {
+        let _ = id;
+        &[]
+    }
 }
 
 /// An expression over tensors, ready to give its elements.
@@ -50,7 +60,8 @@ pub struct Program {
     slots: Vec<Slot>,
     buffers: Vec<BufferSize>,
     tensors: Vec<usize>,
-    /// Bytes of each tensor.
+    after_tensors: Vec<usize>,
+    /// Bytes of each tensor, those of `tensors` first.
     sizes: Vec<u64>,
     /// Whether the expression names `round`.
     uses_round: bool,
@@ -62,6 +73,9 @@ pub struct Scratch {
     buffers: Vec<Buffer>,
     partials: Vec<Partial>,
     pack: Vec<f64>,
+    /// Of each thread, how often each bin was met.
+    counts: Vec<u64>,
+    mask: Registers,
     workers: Vec<Registers>,
 }
 
@@ -78,22 +92,42 @@ enum Buffer {
 pub fn compile(expr: &Expr, scope: &dyn Scope, shape: &Shape) -> Result<Program, TextError> {
     let mut graph = Graph::new(scope, shape);
     let root = graph.build(expr)?;
-    let mut lowering = Lowering::new(&graph);
+    lower(&graph, root, expr)
+}
+
+/// Compiles an expression that is true or false for each element of a tensor of that shape (a `where`), or, with the
+/// shape `[]`, that is one truth value (a `holds`; a result of one element is one, whatever its dimensions are).
+///
+/// The program has that shape and the kind [`Kind::Bool`]; its blocks hold 0 and 1. [`Program::holds`] evaluates one
+/// of shape `[]`; its `after(y)`s are [`Program::after_tensors`], which [`Inputs::after`] gives.
+///
+/// *Errors*: as [`compile`]; what is not true or false; more than one element for `[]`; shapes that do not broadcast.
+pub fn compile_condition(expr: &Expr, scope: &dyn Scope, shape: &Shape) -> Result<Program, TextError> {
+    let mut graph = Graph::new(scope, shape);
+    let root = graph.build(expr)?;
+    let root = graph.condition(root, &expr.span)?;
+    lower(&graph, root, expr)?.broadcast_to(shape)
+}
+
+fn lower(graph: &Graph<'_>, root: NodeId, expr: &Expr) -> Result<Program, TextError> {
+    let mut lowering = Lowering::new(graph);
     let body = lowering.body(root)?;
     let Lowering { stages, slots, buffers, .. } = lowering;
-    let mut sized: Vec<(usize, u64)> = Vec::new();
+    let mut sized: Vec<(bool, usize, u64)> = Vec::new();
     for node in &graph.nodes {
-        if let Op::Tensor { id, dtype } = node.op {
-            sized.push((id, node.shape.iter().product::<u64>() * dtype.size() as u64));
+        if let Op::Tensor { id, dtype, after } = node.op {
+            sized.push((after, id, node.shape.iter().product::<u64>() * dtype.size() as u64));
         }
     }
     sized.sort_unstable();
     sized.dedup();
+    let ids = |end: bool| sized.iter().filter(|(after, ..)| *after == end).map(|&(_, id, _)| id).collect();
+    let (tensors, after_tensors) = (ids(false), ids(true));
+    let sizes = sized.iter().map(|&(_, _, size)| size).collect();
     let shape = Shape::new(body.extents.clone()).map_err(|error| TextError::new(expr.span.clone(), error.to_string()))?;
     let uses_round = graph.nodes.iter().any(|node| node.op == Op::Round);
     let kind = graph.nodes[root].kind;
-    let (tensors, sizes) = sized.into_iter().unzip();
-    Ok(Program { shape, kind, body, stages, slots, buffers, tensors, sizes, uses_round })
+    Ok(Program { shape, kind, body, stages, slots, buffers, tensors, after_tensors, sizes, uses_round })
 }
 
 impl Program {
@@ -107,9 +141,14 @@ impl Program {
         self.kind
     }
 
-    /// The ids of the tensors that are read, ascending.
+    /// The ids of the tensors that are read at the start of the round, ascending.
     pub fn tensors(&self) -> &[usize] {
         &self.tensors
+    }
+
+    /// The ids of the tensors that are read at the end of the round, ascending.
+    pub fn after_tensors(&self) -> &[usize] {
+        &self.after_tensors
     }
 
     /// Whether the result depends on the round's number (beside what the tensors hold).
@@ -130,33 +169,29 @@ impl Program {
         Ok(self)
     }
 
-    /// The stages that have a body.
+    /// The bodies of the stages.
     fn bodies(&self) -> impl Iterator<Item = &Body> {
-        self.stages.iter().filter_map(|stage| match stage {
-            Stage::Fill { body, .. } | Stage::Reduce { body, .. } => Some(body),
-            Stage::Number { .. } | Stage::Read { .. } | Stage::Product(_) => None,
-        })
+        self.stages.iter().filter_map(Stage::body)
     }
 
-    /// Registers that a worker of `prepare` needs.
-    fn worker_registers(&self) -> [usize; 2] {
-        self.bodies().fold([0, 0], |[float, int], body| [float.max(body.registers[0]), int.max(body.registers[1])])
+    /// The most of something that a stage needs.
+    fn most(&self, of: impl Fn(&Stage) -> u64) -> u64 {
+        self.stages.iter().map(of).max().unwrap_or(0)
     }
 
-    fn partials(&self) -> u64 {
-        let count = |stage: &Stage| match stage {
-            Stage::Reduce { run, results, .. } => reduce::partials(*run, *results),
-            _ => 0,
-        };
-        self.stages.iter().map(count).max().unwrap_or(0)
+    /// Workers of `prepare`, and the registers that each needs.
+    fn workers(&self, threads: usize) -> (usize, [usize; 2]) {
+        let registers = self.bodies().map(Body::registers).reduce(|[float, int], [f, i]| [float.max(f), int.max(i)]);
+        (if registers.is_some() { threads.max(1) } else { 0 }, registers.unwrap_or([0, 0]))
     }
 
-    fn packed(&self) -> u64 {
-        let count = |stage: &Stage| match stage {
-            Stage::Product(product) if product.class == Class::Float => product.extents().packed(),
-            _ => 0,
-        };
-        self.stages.iter().map(count).max().unwrap_or(0)
+    /// Registers for the masks of `compress`, which are computed beside what they choose from.
+    fn mask_registers(&self) -> [usize; 2] {
+        let masks = self.stages.iter().filter_map(|stage| match stage {
+            Stage::Compress(choice) => Some(choice.mask.registers()),
+            _ => None,
+        });
+        masks.fold([0, 0], |[float, int], [f, i]| [float.max(f), int.max(i)])
     }
 
     /// Storage for [`Program::prepare`] on so many threads; one for each evaluation that is under way at the same time.
@@ -165,117 +200,49 @@ impl Program {
             Class::Float => Buffer::Float(vec![0.0; size.elements as usize]),
             Class::Int => Buffer::Int(vec![0; size.elements as usize]),
         };
-        let workers = if self.bodies().next().is_some() { threads.max(1) } else { 0 };
+        let (workers, registers) = self.workers(threads);
         Scratch {
             slots: self.slots.clone(),
             buffers: self.buffers.iter().map(buffer).collect(),
-            partials: vec![Partial::default(); self.partials() as usize],
-            pack: vec![0.0; self.packed() as usize],
-            workers: vec![Registers::new(self.worker_registers()); workers],
+            partials: vec![Partial::default(); self.most(Stage::partials) as usize],
+            pack: vec![0.0; self.most(Stage::packed) as usize],
+            counts: vec![0; self.most(|stage| stage.counts(threads)) as usize],
+            mask: Registers::new(self.mask_registers()),
+            workers: vec![Registers::new(registers); workers],
         }
     }
 
     /// What [`Program::scratch`] allocates. *Units*: bytes.
     pub fn scratch_bytes(&self, threads: usize) -> u64 {
-        let size = |size: &BufferSize| size.elements.saturating_mul(if size.class == Class::Float { 8 } else { 16 });
-        let buffers = self.buffers.iter().map(size).fold(0, u64::saturating_add);
-        let workers = if self.bodies().next().is_some() { threads.max(1) as u64 } else { 0 };
-        let registers = workers * Registers::bytes(self.worker_registers());
-        let partials = self.partials().saturating_mul(size_of::<Partial>() as u64);
-        let slots = (self.slots.len() * size_of::<Slot>()) as u64;
-        buffers.saturating_add(partials).saturating_add(self.packed().saturating_mul(8)).saturating_add(registers + slots)
+        let (workers, registers) = self.workers(threads);
+        let parts = [
+            self.buffers.iter().map(|size| size.bytes()).fold(0, u64::saturating_add),
+            self.most(Stage::partials).saturating_mul(size_of::<Partial>() as u64),
+            self.most(Stage::packed).saturating_mul(8),
+            self.most(|stage| stage.counts(threads)).saturating_mul(8),
+            Registers::bytes(self.mask_registers()),
+            Registers::bytes(registers).saturating_mul(workers as u64),
+            (self.slots.len() * size_of::<Slot>()) as u64,
+        ];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 
     /// Registers for one thread.
     pub fn registers(&self) -> Registers {
-        Registers::new(self.block_registers())
+        Registers::new(self.body.registers())
     }
 
     /// What [`Program::registers`] allocates. *Units*: bytes.
     pub fn registers_bytes(&self) -> u64 {
-        Registers::bytes(self.block_registers())
-    }
-
-    fn block_registers(&self) -> [usize; 2] {
-        let [float, int] = self.body.registers;
-        // A result that is one number is spread over a register of its class.
-        match self.body.class {
-            Class::Float => [float.max(1), int],
-            Class::Int => [float, int.max(1)],
-        }
+        Registers::bytes(self.body.registers())
     }
 
     fn check(&self, inputs: &dyn Inputs) -> Result<(), TextError> {
-        for (&id, &size) in self.tensors.iter().zip(&self.sizes) {
-            let len = inputs.bytes(id).len() as u64;
+        let ids = self.tensors.iter().map(|&id| (id, false)).chain(self.after_tensors.iter().map(|&id| (id, true)));
+        for ((id, after), &size) in ids.zip(&self.sizes) {
+            let len = leaf::bytes_of(inputs, id, after).len() as u64;
             if len != size {
                 return Err(TextError::new(0..0, format!("tensor {id} of the expression has {len} bytes, its shape needs {size}")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Evaluates what must be whole before any element of the result is known, and what is one number.
-    ///
-    /// Comes before the blocks of every round. Allocates nothing. With `parallel`, uses the current pool of threads;
-    /// the values do not depend on it.
-    ///
-    /// *Errors*: overflow and division by zero of exact integers; a tensor of the wrong size.
-    pub fn prepare(&self, scratch: &mut Scratch, inputs: &dyn Inputs, round: u64, parallel: bool) -> Result<(), TextError> {
-        self.check(inputs)?;
-        scratch.slots[ROUND] = Slot::int(round.into());
-        for stage in &self.stages {
-            let Scratch { slots, buffers, partials, pack, workers } = &mut *scratch;
-            match stage {
-                Stage::Number { code, args, into, span } => {
-                    slots[*into] = run::one(*code, *args, slots).map_err(|fault| fault.at(span))?;
-                }
-                Stage::Read { leaf, class, into } => {
-                    slots[*into] = match class {
-                        Class::Float => {
-                            let mut value = [0.0];
-                            leaf.load_float(&mut value, 0, inputs, buffers);
-                            Slot::float(value[0])
-                        }
-                        Class::Int => {
-                            let mut value = [0];
-                            leaf.load_int(&mut value, 0, inputs, buffers);
-                            Slot::int(value[0])
-                        }
-                    };
-                }
-                Stage::Fill { body, into } => {
-                    // The buffer is away while it is written; a body never reads its own.
-                    let mut buffer = std::mem::replace(&mut buffers[*into], Buffer::Float(Vec::new()));
-                    let done = fill(body, &mut buffer, Context { slots, buffers, inputs }, workers, parallel);
-                    buffers[*into] = buffer;
-                    done?;
-                }
-                Stage::Reduce { fold, body, run, results, into, span } => {
-                    let mut slot = Slot::default();
-                    let mut buffer = match into {
-                        Home::Buffer(into) => std::mem::replace(&mut buffers[*into], Buffer::Float(Vec::new())),
-                        Home::Slot(_) => Buffer::Float(Vec::new()),
-                    };
-                    let store = |at: usize, value: Slot| match (into, &mut buffer) {
-                        (Home::Slot(_), _) => slot = value,
-                        (_, Buffer::Float(values)) => values[at] = value.float,
-                        (_, Buffer::Int(values)) => values[at] = value.int,
-                    };
-                    let context = Context { slots, buffers, inputs };
-                    let done = reduce::reduce((*fold, body, *run, span), *results, context, partials, workers, parallel, store);
-                    match into {
-                        Home::Slot(into) => slots[*into] = slot,
-                        Home::Buffer(into) => buffers[*into] = buffer,
-                    }
-                    done?;
-                }
-                Stage::Product(product) => {
-                    let mut into = std::mem::replace(&mut buffers[product.into], Buffer::Float(Vec::new()));
-                    let done = multiply(product, buffers, &mut into, pack, parallel);
-                    buffers[product.into] = into;
-                    done?;
-                }
             }
         }
         Ok(())
@@ -305,99 +272,25 @@ impl Program {
             return Err(TextError::new(0..0, message));
         }
         debug_assert!(self.check(inputs).is_ok(), "prepare has seen the same inputs");
-        let mut result = 0;
-        if len > 0 {
-            let context = Context { slots: &scratch.slots, buffers: &scratch.buffers, inputs };
-            run(&self.body, registers, context, start, len)?;
-            match self.body.result {
-                Arg::Register(at) => result = at,
-                Arg::Slot(slot) => registers.filled(self.body.class, scratch.slots[slot], len),
-                Arg::Leaf(_) | Arg::None => {}
-            }
-        }
-        Ok(match self.body.class {
-            Class::Float => Block::Float(&registers.float(result)[..len]),
-            Class::Int => Block::Int(&registers.int(result)[..len]),
-        })
+        let context = Context { slots: &scratch.slots, buffers: &scratch.buffers, inputs };
+        run::block(&self.body, registers, context, start, len)
     }
-}
 
-/// Writes all elements of a body to a buffer.
-fn fill(body: &Body, buffer: &mut Buffer, context: Context<'_>, workers: &mut [Registers], parallel: bool) -> Result<(), TextError> {
-    match buffer {
-        Buffer::Float(values) => fill_with(body, values, context, workers, parallel, |registers, slot, into| match body.result {
-            Arg::Register(at) => into.copy_from_slice(&registers.float(at)[..into.len()]),
-            _ => into.fill(slot.float),
-        }),
-        Buffer::Int(values) => fill_with(body, values, context, workers, parallel, |registers, slot, into| match body.result {
-            Arg::Register(at) => into.copy_from_slice(&registers.int(at)[..into.len()]),
-            _ => into.fill(slot.int),
-        }),
-    }
-}
-
-fn fill_with<T: Send>(
-    body: &Body,
-    values: &mut [T],
-    context: Context<'_>,
-    workers: &mut [Registers],
-    parallel: bool,
-    copy: impl Fn(&Registers, Slot, &mut [T]) + Sync,
-) -> Result<(), TextError> {
-    let slot = match body.result {
-        Arg::Slot(slot) => context.slots[slot],
-        _ => Slot::default(),
-    };
-    let threads = if parallel && values.len() > 64 * BLOCK { workers.len().max(1) } else { 1 };
-    let share = values.len().div_ceil(threads).next_multiple_of(BLOCK).max(BLOCK);
-    let work = |at: usize, part: &mut [T], registers: &mut Registers| -> Result<(), TextError> {
-        for (block, into) in part.chunks_mut(BLOCK).enumerate() {
-            run(body, registers, context, (at * share + block * BLOCK) as u64, into.len())?;
-            copy(registers, slot, into);
+    /// Whether a condition of shape `[]` ([`compile_condition`]) is true in a round: prepares the scratch and evaluates.
+    ///
+    /// *Errors*: as [`Program::prepare`]; a program that is not one truth value.
+    pub fn holds(
+        &self,
+        scratch: &mut Scratch,
+        registers: &mut Registers,
+        inputs: &dyn Inputs,
+        round: u64,
+        parallel: bool,
+    ) -> Result<bool, TextError> {
+        if self.kind != Kind::Bool || !self.shape.dims().is_empty() {
+            return Err(TextError::new(0..0, format!("a condition is one truth value, this expression has shape {}", self.shape)));
         }
-        Ok(())
-    };
-    if threads == 1 {
-        return work(0, values, &mut workers[0]);
+        self.prepare(scratch, inputs, round, parallel)?;
+        Ok(self.block(scratch, registers, inputs, round, 0, 1)?.number(0) == Number::Int(1))
     }
-    let shares = values.par_chunks_mut(share).zip(workers.par_iter_mut()).enumerate();
-    match shares.filter_map(|(at, (part, registers))| work(at, part, registers).err()).find_first(|_| true) {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
-}
-
-impl Product {
-    fn extents(&self) -> Extents {
-        Extents { rows: self.rows, inner: self.inner, columns: self.columns }
-    }
-}
-
-/// All matrices of a batch.
-fn multiply(product: &Product, buffers: &[Buffer], into: &mut Buffer, pack: &mut [f64], parallel: bool) -> Result<(), TextError> {
-    let extents = product.extents();
-    let (left_size, right_size, size) = (extents.rows * extents.inner, extents.inner * extents.columns, extents.rows * extents.columns);
-    let count: u64 = product.batch.iter().map(|&(extent, ..)| extent).product();
-    for at in 0..count {
-        let (mut rest, mut left_at, mut right_at) = (at, 0, 0);
-        for &(extent, left, right) in product.batch.iter().rev() {
-            left_at += (rest % extent) * left;
-            right_at += (rest % extent) * right;
-            rest /= extent;
-        }
-        let (left_at, right_at, at) = (left_at as usize * left_size, right_at as usize * right_size, at as usize * size);
-        match (&buffers[product.left], &buffers[product.right], &mut *into) {
-            (Buffer::Float(left), Buffer::Float(right), Buffer::Float(into)) => {
-                let (left, right) = (&left[left_at..left_at + left_size], &right[right_at..right_at + right_size]);
-                matmul::floats(extents, left, right, &mut into[at..at + size], pack, parallel);
-            }
-            (Buffer::Int(left), Buffer::Int(right), Buffer::Int(into)) => {
-                let (left, right) = (&left[left_at..left_at + left_size], &right[right_at..right_at + right_size]);
-                matmul::ints(extents, left, right, &mut into[at..at + size], parallel).map_err(|fault| fault.at(&product.span))?;
-            }
-            // Both operands and the result have the product's class.
-            _ => {}
-        }
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::body::Body;
+use super::body::{Arg, Body};
 use super::run::{Context, Registers, run};
 use super::stage::Slot;
 use crate::diag::TextError;
@@ -16,22 +16,26 @@ use crate::expr::ops::{Class, Fault, Fold};
 use crate::tensor::simd::{Level, per_level};
 
 /// Elements of a run that one partial result stands for.
-const CHUNK: u64 = 65_536;
+pub(super) const CHUNK: u64 = 65_536;
 /// Independent folds of one slice: the same number on every machine.
 const LANES: usize = 16;
 /// The same for sums, whose lanes stay in memory.
 const SUM_LANES: usize = 64;
 /// Elements from which threads are worth their start.
-const PARALLEL: u64 = 65_536;
+pub(super) const PARALLEL: u64 = 65_536;
 
 /// A fold of some elements. Only the class of the elements is used.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(super) struct Partial {
-    float: f64,
+    pub float: f64,
     /// What the additions so far lost to rounding.
-    error: f64,
-    int: i128,
+    pub error: f64,
+    pub int: i128,
+    /// Where in its run the smallest or greatest element is; [`NOWHERE`] while there is none.
+    at: u64,
 }
+
+const NOWHERE: u64 = u64::MAX;
 
 /// How many partial results a reduction keeps.
 pub(super) fn partials(run: u64, results: u64) -> u64 {
@@ -69,9 +73,10 @@ pub(super) fn reduce(
         let whole = part[1..].iter().try_fold(part[0], |all, &next| merge(fold, body.class, all, next));
         let whole = whole.map_err(|fault| fault.at(span))?;
         let slot = match (fold, body.class) {
-            (Fold::Mean, Class::Float) => Slot::float(total(whole) / length as f64),
+            (Fold::Mean, Class::Float) => Slot::float(whole.total() / length as f64),
             (Fold::Mean, Class::Int) => Slot::float(whole.int as f64 / length as f64),
-            (_, Class::Float) => Slot::float(total(whole)),
+            (Fold::ArgMin | Fold::ArgMax, _) => Slot::int(whole.at.into()),
+            (_, Class::Float) => Slot::float(whole.total()),
             (_, Class::Int) => Slot::int(whole.int),
         };
         store(at, slot);
@@ -79,10 +84,20 @@ pub(super) fn reduce(
     Ok(())
 }
 
-/// A sum with its error added; infinities and NaN have none.
-fn total(partial: Partial) -> f64 {
-    let sum = partial.float + partial.error;
-    if partial.float.is_finite() { sum } else { partial.float }
+impl Partial {
+    /// A sum with its error added; infinities and NaN have none.
+    #[inline(always)]
+    pub fn total(self) -> f64 {
+        let sum = self.float + self.error;
+        if self.float.is_finite() { sum } else { self.float }
+    }
+
+    /// The sum with one more element.
+    #[inline(always)]
+    pub fn plus(self, value: f64) -> Partial {
+        let (float, lost) = two_sum(self.float, value);
+        Partial { float, error: self.error + lost, ..self }
+    }
 }
 
 struct Job<'a> {
@@ -109,7 +124,7 @@ impl Job<'_> {
                 let start = (first + at * group) as u64 * self.length;
                 run(self.body, registers, self.context, start, part.len() * length)?;
                 for (of, partial) in part.iter_mut().enumerate() {
-                    self.slice(partial, registers, of * length, length)?;
+                    self.slice(partial, registers, of * length, length, 0)?;
                 }
             }
             return Ok(());
@@ -120,20 +135,30 @@ impl Job<'_> {
             for from in (low..high).step_by(BLOCK) {
                 let len = (high - from).min(BLOCK as u64) as usize;
                 run(self.body, registers, self.context, result as u64 * self.length + from, len)?;
-                self.slice(partial, registers, 0, len)?;
+                self.slice(partial, registers, 0, len, from)?;
             }
         }
         Ok(())
     }
 
-    /// Folds elements `from..from + len` of the block that was just computed.
-    fn slice(&self, partial: &mut Partial, registers: &Registers, from: usize, len: usize) -> Result<(), TextError> {
-        use super::body::Arg;
+    /// Folds elements `from..from + len` of the block that was just computed, of which the first is number `position` of its run.
+    fn slice(&self, partial: &mut Partial, registers: &Registers, from: usize, len: usize, position: u64) -> Result<(), TextError> {
         let mut one = [0.0; LANES];
         let next = match (self.body.class, self.body.result) {
-            (Class::Float, Arg::Register(at)) => fold_floats(self.fold, &registers.float(at)[from..from + len]),
+            // Of equal elements the first counts.
+            (_, Arg::Slot(slot)) if self.fold.is_position() => {
+                Partial { float: self.context.slots[slot].float, int: self.context.slots[slot].int, at: position, error: 0.0 }
+            }
+            (Class::Float, Arg::Register(at)) => {
+                let values = &registers.float(at)[from..from + len];
+                let next = fold_floats(self.fold, values);
+                let found = |x: &f64| *x == next.float || (x.is_nan() && next.float.is_nan());
+                self.located(next, values.iter().position(found), position)
+            }
             (Class::Int, Arg::Register(at)) => {
-                fold_ints(self.fold, &registers.int(at)[from..from + len]).map_err(|fault| fault.at(self.span))?
+                let values = &registers.int(at)[from..from + len];
+                let next = fold_ints(self.fold, values).map_err(|fault| fault.at(self.span))?;
+                self.located(next, values.iter().position(|x| *x == next.int), position)
             }
             (class, result) => {
                 // The same number so many times, as many at once as fit.
@@ -159,24 +184,49 @@ impl Job<'_> {
     }
 }
 
-/// The fold of no elements.
-fn identity(fold: Fold) -> Partial {
-    match fold {
-        Fold::Sum | Fold::Mean | Fold::Any => Partial::default(),
-        Fold::Prod | Fold::All => Partial { float: 1.0, error: 0.0, int: 1 },
-        Fold::Min => Partial { float: f64::INFINITY, error: 0.0, int: i128::MAX },
-        Fold::Max => Partial { float: f64::NEG_INFINITY, error: 0.0, int: i128::MIN },
+impl Job<'_> {
+    /// The fold of a slice, with the place of its smallest or greatest element.
+    fn located(&self, next: Partial, found: Option<usize>, position: u64) -> Partial {
+        let at = if self.fold.is_position() { found.map_or(position, |at| position + at as u64) } else { 0 };
+        Partial { at, ..next }
     }
 }
 
-fn merge(fold: Fold, class: Class, a: Partial, b: Partial) -> Result<Partial, Fault> {
+impl Fold {
+    /// Whether the result is where an element is, not the element.
+    fn is_position(self) -> bool {
+        matches!(self, Fold::ArgMin | Fold::ArgMax)
+    }
+}
+
+/// The fold of no elements.
+pub(super) fn identity(fold: Fold) -> Partial {
+    match fold {
+        Fold::Sum | Fold::Mean | Fold::Any => Partial::default(),
+        Fold::Prod | Fold::All => Partial { float: 1.0, int: 1, ..Partial::default() },
+        Fold::Min | Fold::ArgMin => Partial { float: f64::INFINITY, error: 0.0, int: i128::MAX, at: NOWHERE },
+        Fold::Max | Fold::ArgMax => Partial { float: f64::NEG_INFINITY, error: 0.0, int: i128::MIN, at: NOWHERE },
+    }
+}
+
+/// The fold of the elements of both, those of `a` first.
+pub(super) fn merge(fold: Fold, class: Class, a: Partial, b: Partial) -> Result<Partial, Fault> {
+    if fold.is_position() {
+        let better = match (class, fold) {
+            (Class::Int, Fold::ArgMin) => b.int < a.int,
+            (Class::Int, _) => b.int > a.int,
+            (Class::Float, Fold::ArgMin) => b.float < a.float || (b.float.is_nan() && !a.float.is_nan()),
+            (Class::Float, _) => b.float > a.float || (b.float.is_nan() && !a.float.is_nan()),
+        };
+        return Ok(if a.at == NOWHERE || better { b } else { a });
+    }
     Ok(match class {
         Class::Int => Partial { int: fold_int(fold, a.int, b.int)?, ..a },
         Class::Float => match fold {
             Fold::Prod => Partial { float: a.float * b.float, ..a },
             Fold::Min => Partial { float: min(a.float, b.float), ..a },
             Fold::Max => Partial { float: max(a.float, b.float), ..a },
-            Fold::Sum | Fold::Mean | Fold::Any | Fold::All => {
+            _ => {
                 let (float, error) = two_sum(a.float, b.float);
                 Partial { float, error: a.error + b.error + error, ..a }
             }
@@ -189,14 +239,14 @@ fn fold_int(fold: Fold, a: i128, b: i128) -> Result<i128, Fault> {
     match fold {
         Fold::Sum | Fold::Mean => a.checked_add(b).ok_or(Fault::Overflow("sum")),
         Fold::Prod => a.checked_mul(b).ok_or(Fault::Overflow("prod")),
-        Fold::Min => Ok(a.min(b)),
-        Fold::Max => Ok(a.max(b)),
+        Fold::Min | Fold::ArgMin => Ok(a.min(b)),
+        Fold::Max | Fold::ArgMax => Ok(a.max(b)),
         Fold::Any => Ok((a != 0 || b != 0).into()),
         Fold::All => Ok((a != 0 && b != 0).into()),
     }
 }
 
-fn fold_ints(fold: Fold, values: &[i128]) -> Result<Partial, Fault> {
+pub(super) fn fold_ints(fold: Fold, values: &[i128]) -> Result<Partial, Fault> {
     let mut all = identity(fold);
     match fold {
         Fold::Sum | Fold::Mean => {
@@ -217,13 +267,13 @@ fn fold_ints(fold: Fold, values: &[i128]) -> Result<Partial, Fault> {
 
 /// The sum, rounded, and exactly what rounding lost.
 #[inline(always)]
-fn two_sum(a: f64, b: f64) -> (f64, f64) {
+pub(super) fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
     let b_rounded = sum - a;
     (sum, (a - (sum - b_rounded)) + (b - b_rounded))
 }
 
-fn fold_floats(fold: Fold, values: &[f64]) -> Partial {
+pub(super) fn fold_floats(fold: Fold, values: &[f64]) -> Partial {
     fold_at(Level::detect(), fold, values)
 }
 
@@ -238,8 +288,8 @@ per_level! {
 fn lanes(fold: Fold, values: &[f64]) -> Partial {
     match fold {
         Fold::Prod => fold_lanes(fold, values, |a, b| a * b),
-        Fold::Min => fold_lanes(fold, values, min),
-        Fold::Max => fold_lanes(fold, values, max),
+        Fold::Min | Fold::ArgMin => fold_lanes(fold, values, min),
+        Fold::Max | Fold::ArgMax => fold_lanes(fold, values, max),
         Fold::Sum | Fold::Mean | Fold::Any | Fold::All => {
             let mut all = Partial::default();
             let (whole, rest) = values.as_chunks::<SUM_LANES>();

@@ -3,14 +3,15 @@
 //! Products and sums are never contracted, so that every machine gives the same values.
 
 use super::body::{Arg, Body, Code, Step};
+use super::leaf::{Element, Pick, Source};
 use super::stage::Slot;
 use super::{Buffer, Inputs};
 use crate::diag::TextError;
-use crate::expr::BLOCK;
 use crate::expr::number::{
     float_binary, float_compare, float_test, float_to_int, float_unary, int_binary, int_to_float, int_unary, to_f64,
 };
 use crate::expr::ops::{Binary, Class, Fault, Unary};
+use crate::expr::{BLOCK, Block};
 use crate::tensor::Dtype;
 use crate::tensor::simd::{Level, per_level};
 
@@ -48,8 +49,18 @@ impl Registers {
         self.int[at].as_deref().map_or(&[], |lane| &lane.0)
     }
 
+    /// The result of the block of a body that was computed last.
+    #[inline(always)]
+    pub(super) fn last(&self, body: &Body, len: usize) -> Block<'_> {
+        let result = if let Arg::Register(at) = body.result { at } else { 0 };
+        match body.class {
+            Class::Float => Block::Float(&self.float(result)[..len]),
+            Class::Int => Block::Int(&self.int(result)[..len]),
+        }
+    }
+
     /// The first register of a class, filled with one number.
-    pub(super) fn filled(&mut self, class: Class, value: Slot, len: usize) {
+    fn filled(&mut self, class: Class, value: Slot, len: usize) {
         match class {
             Class::Float => self.float.iter_mut().take(1).flatten().for_each(|lane| lane.0[..len].fill(value.float)),
             Class::Int => self.int.iter_mut().take(1).flatten().for_each(|lane| lane.0[..len].fill(value.int)),
@@ -86,6 +97,25 @@ enum Ints<'a> {
 /// *Errors*: overflow and division by zero of exact integers.
 pub(super) fn run(body: &Body, registers: &mut Registers, context: Context<'_>, start: u64, len: usize) -> Result<(), TextError> {
     run_at(Level::detect(), body, registers, context, start, len)
+}
+
+/// Elements `start..start + len` (at most 1,024) of a body.
+///
+/// *Errors*: as [`run`].
+pub(super) fn block<'r>(
+    body: &Body,
+    registers: &'r mut Registers,
+    context: Context<'_>,
+    start: u64,
+    len: usize,
+) -> Result<Block<'r>, TextError> {
+    if len > 0 {
+        run(body, registers, context, start, len)?;
+        if let Arg::Slot(slot) = body.result {
+            registers.filled(body.class, context.slots[slot], len);
+        }
+    }
+    Ok(registers.last(body, len))
 }
 
 per_level! {
@@ -128,7 +158,8 @@ fn float_step(step: &Step, dst: &mut [f64], body: &Body, registers: &Registers, 
         };
     }
     match step.code {
-        Code::LoadFloat(leaf) => body.leaves[leaf].load_float(dst, start, context.inputs, context.buffers),
+        Code::LoadFloat(leaf) => body.leaves[leaf].load(dst, start, context.inputs, context.buffers),
+        Code::GatherFloat(source) => pick(dst, source, int(0), context),
         Code::ToFloat => map_ints(dst, int(0), to_f64),
         Code::IntToFloat(dtype) => map_ints(dst, int(0), |x| int_to_float(dtype, x)),
         Code::FloatToFloat(op) => unary!(op;
@@ -171,7 +202,19 @@ fn int_step(step: &Step, dst: &mut [i128], body: &Body, registers: &Registers, c
         };
     }
     match step.code {
-        Code::LoadInt(leaf) => body.leaves[leaf].load_int(dst, start, context.inputs, context.buffers),
+        Code::LoadInt(leaf) => body.leaves[leaf].load(dst, start, context.inputs, context.buffers),
+        Code::GatherInt(source) => pick(dst, source, int(0), context),
+        Code::Within(extent) => {
+            let inside = |x: i128| if (0..i128::from(extent)).contains(&x) { Ok(x) } else { Err(Fault::Index(x, extent)) };
+            match int(0) {
+                Ints::Block(xs) => {
+                    for (d, &x) in dst.iter_mut().zip(xs) {
+                        *d = inside(x)?;
+                    }
+                }
+                Ints::One(x) => dst.fill(inside(x)?),
+            }
+        }
         Code::FloatToInt(Unary::Cast(dtype)) => map(dst, float(0), |x| float_to_int(dtype, x)),
         Code::FloatToInt(Unary::IsFinite) => map(dst, float(0), |x| x.is_finite().into()),
         Code::FloatToInt(op) => map(dst, float(0), |x| float_test(op, x)),
@@ -188,6 +231,21 @@ fn int_step(step: &Step, dst: &mut [i128], body: &Body, registers: &Registers, c
         _ => choose_ints(dst, int(0), int(1), int(2)),
     }
     Ok(())
+}
+
+/// The elements of a source at positions within it.
+#[inline(always)]
+fn pick<T: Element>(dst: &mut [T], source: Source, at: Ints<'_>, context: Context<'_>) {
+    match at {
+        Ints::Block(positions) => source.elements(context.inputs, context.buffers, Pick { dst, positions }),
+        Ints::One(position) => {
+            if let Some((first, rest)) = dst.split_first_mut() {
+                let one = std::slice::from_mut(first);
+                source.elements(context.inputs, context.buffers, Pick { dst: one, positions: &[position] });
+                rest.fill(*first);
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -309,7 +367,10 @@ pub(super) fn one(code: Code, args: [Arg; 3], slots: &[Slot]) -> Result<Slot, Fa
     };
     let [a, b, c] = [arg(0), arg(1), arg(2)];
     Ok(match code {
-        Code::LoadFloat(_) | Code::LoadInt(_) => Slot::default(),
+        // These are steps of blocks only.
+        Code::LoadFloat(_) | Code::LoadInt(_) | Code::GatherFloat(_) | Code::GatherInt(_) => Slot::default(),
+        Code::Within(extent) if !(0..i128::from(extent)).contains(&a.int) => return Err(Fault::Index(a.int, extent)),
+        Code::Within(_) => a,
         Code::ToFloat => Slot::float(a.float),
         Code::FloatToFloat(op) => Slot::float(float_unary(op, a.float)),
         Code::FloatToInt(op) => Slot::int(float_test(op, a.float)),

@@ -1,3 +1,5 @@
+mod vectors;
+
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -19,6 +21,18 @@ impl World {
         let mut bytes = vec![0; shape.bytes(dtype) as usize];
         for (at, &value) in values.iter().cycle().take(shape.elements() as usize).enumerate() {
             dtype.store(&mut bytes, at, dtype.encode(Number::Float(value)).unwrap());
+        }
+        self.tensors.push((name.into(), dtype, shape, bytes));
+        self
+    }
+
+    /// A tensor of exactly these numbers.
+    fn numbers(mut self, name: &str, dtype: Dtype, dims: &[u64], values: &[Number]) -> World {
+        let shape = Shape::new(dims.to_vec()).unwrap();
+        assert_eq!(values.len() as u64, shape.elements(), "{name}");
+        let mut bytes = vec![0; shape.bytes(dtype) as usize];
+        for (at, &value) in values.iter().enumerate() {
+            dtype.store(&mut bytes, at, dtype.encode(value).unwrap());
         }
         self.tensors.push((name.into(), dtype, shape, bytes));
         self
@@ -189,7 +203,7 @@ fn errors_name_the_value_and_the_place() {
         ("x + v[0:3]", &[3, 4], 0..10, "do not broadcast"),
         ("sun(x)", &[], 0..3, "not a function"),
         ("x[3]", &[4], 2..3, "index 3 is out of range for the extent 3"),
-        ("x[i]", &[4], 2..3, "gather"),
+        ("x[i]", &[4, 4], 2..3, "index 7 is out of range for the extent 3"),
         ("x[0:5]", &[4, 4], 4..5, "bound 5"),
         ("sum(x, axis=2)", &[], 12..13, "axis 2"),
         ("matmul(x, x)", &[3, 3], 0..12, "[3, 4] and [3, 4]"),
@@ -198,9 +212,10 @@ fn errors_name_the_value_and_the_place() {
         ("i // 0", &[4], 0..6, "divides by zero"),
         ("2 ** i", &[4], 0..6, "negative exponent -7"),
         ("prod(big + 2 ** 126)", &[], 0..20, "overflows"),
-        ("cumsum(x)", &[3, 4], 0..6, "not a function"),
+        ("cumsun(x)", &[3, 4], 0..6, "not a function"),
         ("exp(x, v)", &[3, 4], 0..9, "takes 1 argument,"),
-        ("after(x)", &[3, 4], 0..5, "may not stand here"),
+        ("after(x)", &[3, 4], 6..7, "`after(x)` may not stand here"),
+        ("after(y)", &[3, 4], 6..7, "`y` is not known"),
         ("max(v[0:0])", &[], 0..11, "no elements"),
     ] {
         let error = w.eval(text, shape).expect_err(text);
@@ -257,22 +272,77 @@ fn times() {
     }
 }
 
+/// The tensors of a world at the start of the round, and what they hold at its end; `y` has contents only there.
+struct Round(World, World);
+
+impl Scope for Round {
+    fn get(&self, name: &str) -> Option<Name<'_>> {
+        if name == "y" { Some(Name::Refused("`y` has no contents".into())) } else { self.0.get(name) }
+    }
+
+    fn after(&self, name: &str) -> Option<Name<'_>> {
+        self.1.get(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.1.names()
+    }
+}
+
+impl Inputs for Round {
+    fn bytes(&self, id: usize) -> &[u8] {
+        self.0.bytes(id)
+    }
+
+    fn after(&self, id: usize) -> &[u8] {
+        self.1.bytes(id)
+    }
+}
+
 #[test]
-fn values_are_numpys() {
-    let file: serde_json::Value = serde_json::from_str(include_str!("../../../tests/data/expr/numpy.json")).unwrap();
-    let numbers = |value: &serde_json::Value| value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<f64>>();
-    let shape = |value: &serde_json::Value| value.as_array().unwrap().iter().map(|x| x.as_u64().unwrap()).collect::<Vec<u64>>();
-    let mut w = World::default();
-    for (name, tensor) in file["tensors"].as_object().unwrap() {
-        let dtype = Dtype::from_name(tensor["dtype"].as_str().unwrap()).unwrap();
-        w = w.tensor(name, dtype, &shape(&tensor["shape"]), &numbers(&tensor["values"]));
+fn after_is_the_end_of_the_round() {
+    let start = World::default().tensor("x", Dtype::F32, &[3], &[1., 2., 3.]).number("n", 3);
+    let end = World::default()
+        .tensor("x", Dtype::F32, &[3], &[2., 4., 6.])
+        .tensor("y", Dtype::F32, &[1, 2], &[0.5, f64::NAN])
+        .tensor("ok", Dtype::Bool, &[1, 1], &[1.])
+        .number("n", 3);
+    let round = Round(start, end);
+    let scalar = Shape::new(vec![]).unwrap();
+    let condition = |text: &str| compile_condition(&parse(text)?, &round, &scalar);
+    for (text, start, end, want) in [
+        ("all(after(x) == 2 * x)", &[0][..], &[0][..], true),
+        ("all(isfinite(after(y)))", &[], &[1], false),
+        ("isfinite(after(y))[0, 0]", &[], &[1], true),
+        ("after(ok)", &[], &[2], true),
+        ("not after(ok)", &[], &[2], false),
+        ("sum(after(x)) > 6 and sum(x) == 6 and round == 7", &[0], &[0], true),
+        ("true", &[], &[], true),
+        ("max(x[1:2], 5) > 4", &[0], &[], true),
+    ] {
+        let program = condition(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!((program.tensors(), program.after_tensors()), (start, end), "{text}");
+        let (mut scratch, mut registers) = (program.scratch(1), program.registers());
+        assert_eq!(program.holds(&mut scratch, &mut registers, &round, 7, false), Ok(want), "{text}");
     }
-    for case in file["cases"].as_array().unwrap() {
-        let (text, want) = (case["text"].as_str().unwrap(), numbers(&case["values"]));
-        let dims = shape(&case["shape"]);
-        let got = w.floats(text, &dims);
-        assert_eq!(w.compile(text, &dims).unwrap().shape().dims(), dims, "{text}");
-        let close = |(a, b): (&f64, &f64)| a == b || (a - b).abs() <= 4e-15 * b.abs().max(1e-1);
-        assert!(got.len() == want.len() && got.iter().zip(&want).all(close), "{text}: {got:?} instead of {want:?}");
+    for (text, span, part) in [
+        ("after(z)", 6..7, "`z` is not known"),
+        ("after(n)", 6..7, "`n` is not a tensor"),
+        ("after(x[0])", 6..10, "takes the name of a tensor"),
+        ("after(x, y)", 0..11, "takes 1 argument"),
+        ("y[0, 0] > 1", 0..1, "no contents"),
+        ("x > 1", 0..5, "has shape [3]"),
+        ("sum(x)", 0..6, "the expression gives floats"),
+        ("3", 0..1, "the expression gives integers"),
+    ] {
+        let error = condition(text).expect_err(text);
+        assert!(error.message.contains(part), "{text}: {}", error.message);
+        assert_eq!(error.span, span, "{text}: {}", error.message);
     }
+    let mask = compile_condition(&parse("x > 1").unwrap(), &round, &Shape::new(vec![2, 3]).unwrap()).unwrap();
+    assert_eq!((mask.shape().dims(), mask.kind()), (&[2, 3][..], Kind::Bool));
+    // Inputs that do not say how a round ends have no bytes for it.
+    let program = condition("all(after(x) > 0)").unwrap();
+    let error = program.holds(&mut program.scratch(1), &mut program.registers(), &round.0, 0, false).unwrap_err();
+    assert!(error.message.contains("0 bytes"), "{}", error.message);
 }

@@ -208,6 +208,7 @@ pub fn check(tensor: usize, wants: Vec<Want>) -> Check {
 pub fn job(tensors: Vec<Tensor>, kernels: Vec<KernelSource>, steps: Vec<Action>, checks: Vec<Check>, rounds: u64, sets: usize) -> Job {
     Job {
         name: "job".into(),
+        jobs: 1,
         summary: None,
         tags: Vec::new(),
         xfail: None,

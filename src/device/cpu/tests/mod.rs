@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use super::*;
 
 mod conformance;
+mod langs;
+mod robust;
 use crate::device::{Arg, Cmd, Slice, Word};
 use crate::tensor::{Dtype, Param, ParamKind};
 
