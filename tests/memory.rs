@@ -85,7 +85,9 @@ fn chain(n: u64, steps: u64, rounds: u64) -> Job {
     // Between the first and the last copy one element goes to and fro.
     let one = |tensor| View { tensor, offset: 4, len: 4 };
     let mut actions = vec![Action::Copy { src: view(0), dst: view(1) }, Action::Copy { src: view(0), dst: view(2) }];
-    actions.extend((0..steps).map(|i| if i % 2 == 0 { Action::Copy { src: one(1), dst: one(2) } } else { Action::Copy { src: one(2), dst: one(1) } }));
+    actions.extend(
+        (0..steps).map(|i| if i % 2 == 0 { Action::Copy { src: one(1), dst: one(2) } } else { Action::Copy { src: one(2), dst: one(1) } }),
+    );
     actions.push(Action::Copy { src: view(2), dst: view(3) });
     let checks = vec![jobs::check(3, vec![jobs::want(&tensors, 3, "x")])];
     jobs::job(tensors, Vec::new(), actions, checks, rounds, 0)

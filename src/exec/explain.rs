@@ -77,8 +77,8 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
     if evaluated.is_none() {
         return out;
     }
-    let poisoned =
-        plan.poison.iter().any(|p| p.tensor == check.tensor) && matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window { .. });
+    let poisoned = plan.poison.iter().any(|p| p.tensor == check.tensor)
+        && matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window { .. });
     let past = slot.round.checked_sub(1).and_then(|round| Some((round, past_expectation(job, host, check, round)?)));
     let evidence = Evidence {
         dtype,

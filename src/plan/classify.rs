@@ -131,7 +131,9 @@ pub(super) fn class(job: &Job, tensor: usize, of: Use, spared: Spared) -> (Class
         Contents::Sets(sources) if sources.len() > MOST_RESIDENT_SETS => {
             (Class::Streamed, format!("{} sets, more than the {MOST_RESIDENT_SETS} that stay on the device", sources.len()))
         }
-        Contents::Sets(sources) if spared.sets => (Class::Streamed, format!("{} sets, more than the device is given room for", sources.len())),
+        Contents::Sets(sources) if spared.sets => {
+            (Class::Streamed, format!("{} sets, more than the device is given room for", sources.len()))
+        }
         Contents::Sets(sources) if written && spared.copies => {
             (Class::Streamed, format!("{} sets that cycle, uploaded again as memory is short; steps write it", sources.len()))
         }

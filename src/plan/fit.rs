@@ -168,7 +168,8 @@ impl Draft<'_> {
             let there = u64::from(placement.home.is_some()) + placement.pristine.len() as u64 + u64::from(placement.held);
             there + u64::from(placement.class == Class::Streamed && self.fills.iter().any(|f| f.tensor == at && !f.bound))
         };
-        let mut by_size: Vec<(u64, usize)> = (0..self.tensors.len()).map(|at| (self.tensors[at].bytes.saturating_mul(copies(at)), at)).collect();
+        let mut by_size: Vec<(u64, usize)> =
+            (0..self.tensors.len()).map(|at| (self.tensors[at].bytes.saturating_mul(copies(at)), at)).collect();
         by_size.sort_by_key(|&(taken, at)| (std::cmp::Reverse(taken), at));
         let tell = |&(taken, at): &(u64, usize)| match copies(at) {
             1 => format!("`{}` takes {}", self.tensors[at].name, bytes(taken)),

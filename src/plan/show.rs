@@ -45,7 +45,11 @@ pub fn summary(plan: &Plan) -> String {
         _ => "nothing to poison: what is checked starts every round from contents of its own".into(),
     };
     let graphs = count(plan.graphs.len() as u64, "graph");
-    let sets = if plan.sets > 1 { format!(", for {} sets and {}", plan.sets, count(plan.modes.len() as u64, "kind") + " of rounds") } else { String::new() };
+    let sets = if plan.sets > 1 {
+        format!(", for {} sets and {}", plan.sets, count(plan.modes.len() as u64, "kind") + " of rounds")
+    } else {
+        String::new()
+    };
     let fewer = plan.fewer_modes.as_ref().map_or(String::new(), |why| format!("; {why}"));
     let _ = write!(
         out,

@@ -32,7 +32,10 @@ pub enum Poison {
     Nothing,
     Full,
     /// One of so many equal parts of every output.
-    Window { part: u8, of: u8 },
+    Window {
+        part: u8,
+        of: u8,
+    },
 }
 
 /// A kind of round: rounds of one mode and set replay one graph.

@@ -221,11 +221,7 @@ fn what_a_launch_leaves_of_a_staged_output_stays() {
     ];
     let whole = |tensor| View { tensor, offset: 0, len: 64 };
     let part = View { tensor: 1, offset: 12, len: 40 };
-    let launch = Action::Launch {
-        kernel: 0,
-        grid: [Word::Const(1); 3],
-        args: vec![Argument::Tensor { access: Access::Out, view: part }],
-    };
+    let launch = Action::Launch { kernel: 0, grid: [Word::Const(1); 3], args: vec![Argument::Tensor { access: Access::Out, view: part }] };
     let copy = Action::Copy { src: whole(0), dst: whole(1) };
     let want = |text: &str| jobs::check(1, vec![jobs::want(&tensors, 1, text)]);
     let right = "where((index(0) >= 3 and index(0) < 13) and index(0) % 2 == 1, 7, x)";
@@ -284,8 +280,10 @@ fn with_less_and_less(job: &Job, mode: &Mode, set: fn(&mut Job, u64), peak: fn(&
 fn rounds_are_right_whatever_memory_is_short() {
     let mut job = expressions();
     job.rounds.count = 40;
-    let device: (fn(&mut Job, u64), fn(&runjob::plan::Plan) -> u64) = (|job, limit| job.limits.device_memory = Some(limit), |p| p.cost.device_peak);
-    let host: (fn(&mut Job, u64), fn(&runjob::plan::Plan) -> u64) = (|job, limit| job.limits.host_memory = Some(limit), |p| p.cost.host_peak);
+    let device: (fn(&mut Job, u64), fn(&runjob::plan::Plan) -> u64) =
+        (|job, limit| job.limits.device_memory = Some(limit), |p| p.cost.device_peak);
+    let host: (fn(&mut Job, u64), fn(&runjob::plan::Plan) -> u64) =
+        (|job, limit| job.limits.host_memory = Some(limit), |p| p.cost.host_peak);
     for discrete in [false, true] {
         let mode = Mode { discrete, threads: 2, ..Mode::default() };
         for (set, peak) in [device, host] {

@@ -23,7 +23,17 @@ pub struct Mode {
 
 impl Default for Mode {
     fn default() -> Mode {
-        Mode { discrete: false, lanes: 1, slots: 1, host: Host::Inline, fresh: false, trust: Trust::Standard, threads: 1, contract: true, bind: 1 }
+        Mode {
+            discrete: false,
+            lanes: 1,
+            slots: 1,
+            host: Host::Inline,
+            fresh: false,
+            trust: Trust::Standard,
+            threads: 1,
+            contract: true,
+            bind: 1,
+        }
     }
 }
 

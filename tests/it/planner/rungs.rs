@@ -43,7 +43,11 @@ fn descend(mut job: Job, unified: bool, device: bool, trust: Trust) -> u32 {
                 assert_eq!((kind, limit, own), (if device { "device" } else { "host" }, last, true));
                 assert!(needs > last && too_large.to_string().contains(&format!("{kind}_memory = ")), "{too_large}");
                 last = needs;
-                if device { job.limits.device_memory = Some(last) } else { job.limits.host_memory = Some(last) }
+                if device {
+                    job.limits.device_memory = Some(last)
+                } else {
+                    job.limits.host_memory = Some(last)
+                }
                 assert!(build(&job, &caps, &options).is_ok(), "a limit of {needs} would do");
                 return seen;
             }
@@ -95,7 +99,10 @@ fn what_does_not_fit_is_told_with_its_largest_tensors_and_a_limit_that_would_do(
     let error = build(&job, &caps(true), &Options::default()).unwrap_err().to_string();
     let wanted = "the job needs 8.0 MiB (8396800 bytes) of device memory, the limit is 5.0 MiB (5242880 bytes): \
                   [limits] device_memory = \"9MiB\" would do; `x` takes 4.0 MiB, `y` takes 4.0 MiB, `z` takes 40 B";
-    assert!(error.starts_with(&wanted[..40]) && error.contains("device_memory = \"9MiB\" would do; `x` takes 4.0 MiB, `y` takes 4.0 MiB"), "{error}");
+    assert!(
+        error.starts_with(&wanted[..40]) && error.contains("device_memory = \"9MiB\" would do; `x` takes 4.0 MiB, `y` takes 4.0 MiB"),
+        "{error}"
+    );
     job.limits.device_memory = Some(9 << 20);
     assert!(build(&job, &caps(true), &Options::default()).is_ok());
     // What the machine lacks no limit gives.
