@@ -99,11 +99,14 @@ proptest! {
 
 /// A job whose checks are expressions over every class of input.
 fn expressions() -> Job {
+    expressions_of(100)
+}
+
+fn expressions_of(n: u64) -> Job {
     use runjob::data::Source;
     use runjob::job::{Action, Contents, View};
     use runjob::tensor::Dtype;
     let whole = Source::Integers { low: 0, high: 1000 };
-    let n = 100;
     let u32s = |name: &str, contents| jobs::tensor(name, Dtype::U32, n, contents);
     let mut tensors = vec![
         u32s("resident", Contents::Fixed(whole.clone())),
@@ -278,7 +281,7 @@ fn with_less_and_less(job: &Job, mode: &Mode, set: fn(&mut Job, u64), peak: fn(&
 
 #[test]
 fn rounds_are_right_whatever_memory_is_short() {
-    let mut job = expressions();
+    let mut job = expressions_of(3000);
     job.rounds.count = 40;
     let device: (fn(&mut Job, u64), fn(&runjob::plan::Plan) -> u64) =
         (|job, limit| job.limits.device_memory = Some(limit), |p| p.cost.device_peak);

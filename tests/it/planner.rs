@@ -212,6 +212,9 @@ fn after_setup(job: &Job, plan: &Plan) -> Bytes {
             }
         }
     }
+    for staged in &plan.staged {
+        bytes.put(at(staged.at, staged.bytes), Holds::Nothing);
+    }
     // What an earlier round left: outputs, scratch and what the host has not yet filled are all stale.
     for placement in plan.tensors.iter().filter(|p| p.class != Class::Carried) {
         if let Some(home) = placement.home {
