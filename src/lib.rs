@@ -17,8 +17,9 @@
 pub mod diag;
 pub mod tensor;
 
-pub mod data;
 pub mod expr;
+
+pub mod data;
 
 pub mod check;
 pub mod spec;

@@ -6,6 +6,8 @@ use crate::check::Mismatch;
 use crate::device::Counts;
 use crate::plan::{Cost, Trust};
 
+pub use crate::check::{Metric, Reached};
+
 /// What a job came to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -64,6 +66,8 @@ impl Verdict {
 pub enum Kind {
     /// Elements out of tolerance.
     Mismatch,
+    /// A condition that is not true.
+    Condition,
     /// Bytes outside a tensor were written.
     OutOfBounds,
     /// An input that no step may write has other bytes than it was given.
@@ -123,22 +127,37 @@ pub struct CheckReport {
     pub text: String,
     pub tolerance: String,
     pub default_tolerance: bool,
+    /// The claim is a condition, not about one tensor's elements.
+    pub condition: bool,
+    /// Rounds in which it was evaluated.
     pub rounds: u64,
+    /// Rounds in which it was not, as the spec asks.
+    pub left_out: u64,
     pub failed_rounds: u64,
+    /// Elements that were compared, of so many that the tensor had; over all rounds.
     pub elements: u64,
+    pub of: u64,
+    /// The worst over all rounds.
+    pub metrics: Vec<Reached>,
 }
 
 impl CheckReport {
     /// Takes out what was counted.
     pub(crate) fn clear(&mut self) {
-        (self.rounds, self.failed_rounds, self.elements) = (0, 0, 0);
+        (self.rounds, self.left_out, self.failed_rounds, self.elements, self.of) = (0, 0, 0, 0, 0);
+        self.metrics.iter_mut().for_each(|reached| reached.value = reached.metric.best());
     }
 
     /// Adds what was counted in other rounds.
     pub(crate) fn merge(&mut self, other: &CheckReport) {
         self.rounds += other.rounds;
+        self.left_out += other.left_out;
         self.failed_rounds += other.failed_rounds;
         self.elements += other.elements;
+        self.of += other.of;
+        for (reached, other) in self.metrics.iter_mut().zip(&other.metrics) {
+            reached.value = reached.metric.worse(reached.value, other.value);
+        }
     }
 }
 
@@ -183,8 +202,10 @@ pub struct Report {
     /// Rounds that were asked for.
     pub rounds: u64,
     pub run: u64,
-    /// Rounds in which every check was evaluated.
+    /// Rounds in which every check was evaluated that was to be.
     pub checked: u64,
+    /// Rounds in which a check was left out, as the spec asks.
+    pub left_out: u64,
     pub failed_rounds: u64,
     pub checks: Vec<CheckReport>,
     /// Of the lowest failing rounds.
@@ -217,6 +238,7 @@ impl Report {
             rounds: 0,
             run: 0,
             checked: 0,
+            left_out: 0,
             failed_rounds: 0,
             checks: Vec::new(),
             failures: Vec::new(),

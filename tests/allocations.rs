@@ -1,19 +1,23 @@
 //! After the set-up no round allocates on the heap.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[path = "it/planner/jobs.rs"]
 #[allow(dead_code)]
 mod jobs;
 
+use runjob::check::{Part, Side};
 use runjob::data::Source;
 use runjob::device::cpu::{self, BlockAt, CpuOptions};
 use runjob::device::{Device, Trace, TraceOptions, Word};
+use runjob::diag::Place;
 use runjob::exec::{self, Progress};
-use runjob::job::{Action, Argument, Contents, Job, Var, VarSource, View};
+use runjob::expr::{self, Expr, ExprKind, Name, Scope};
+use runjob::job::{Action, Argument, Check, Condition, Contents, Every, Job, Tensor, Var, VarSource, View};
 use runjob::plan::{self, Host, Options, Trust};
-use runjob::tensor::{Access, Dtype, Param};
+use runjob::tensor::{Access, Dtype, Param, Shape};
 use runjob::verdict::{Event, Verdict};
 
 /// Counts what it passes on to the system.
@@ -99,10 +103,53 @@ fn job(n: u64, rounds: u64) -> Job {
     let claims = [(1, "y + a * x"), (2, "s + x"), (4, "s + x + 0 * max(x)")];
     let mut checks: Vec<_> = claims.iter().map(|(t, text)| jobs::check(*t, vec![jobs::want(&tensors, *t, text)])).collect();
     checks[0].tolerance = runjob::check::Tolerance { atol: Some(1e-5), ..Default::default() };
+    // And one of every other kind of check.
+    let mut more: Vec<Check> =
+        ["s + x"; 6].iter().map(|text| Check { keeps: false, ..jobs::check(4, vec![jobs::want(&tensors, 4, text)]) }).collect();
+    more[0].tolerance.nan_equal = true;
+    (more[1].tolerance.exact, more[1].tolerance.rel_l2, more[1].tolerance.min_cosine) = (false, Some(1e-6), Some(0.9));
+    let middle = Side { start: 10, extent: n - 20, dropped: false };
+    more[2].part = Part::new(&tensors[4].shape, vec![middle]);
+    let mask = expr::compile_condition(&expr::parse("x > 0").unwrap(), &jobs::Names(&tensors), &tensors[4].shape).unwrap();
+    more[3].mask = Some(Arc::new(mask));
+    (more[4].unordered, more[4].tolerance.max_abs) = (true, Some(1e-3));
+    more[5].every = Every(7);
+    more.push(Check { keeps: false, written: true, ..jobs::check(4, Vec::new()) });
+    checks.extend(more);
+    let conditions = ["max(after(copy)) <= max(s) + 2", "max(after(copy)) != max(s) + 100"].map(|text| condition(&tensors, text));
     let mut job = jobs::job(tensors, vec![jobs::kernel("both", both, params, [1; 3])], steps, checks, rounds, 3);
     job.vars.push(Var { text: "a".into(), source: VarSource::Tensor(3) });
     job.rounds.warmup = 2;
+    job.conditions.extend(conditions);
     job
+}
+
+/// A comparison of two numbers.
+fn condition(tensors: &[Tensor], text: &str) -> Condition {
+    struct Ends<'a>(jobs::Names<'a>);
+    impl Scope for Ends<'_> {
+        fn get(&self, name: &str) -> Option<Name<'_>> {
+            self.0.get(name)
+        }
+        fn after(&self, name: &str) -> Option<Name<'_>> {
+            self.0.get(name)
+        }
+        fn names(&self) -> Vec<String> {
+            self.0.names()
+        }
+    }
+    let (scope, one) = (Ends(jobs::Names(tensors)), Shape::default());
+    let expr = expr::parse(text).unwrap();
+    let ExprKind::Binary(op, left, right) = &expr.kind else { panic!("a comparison") };
+    let side = |expr: &Expr| Arc::new(expr::compile(expr, &scope, &one).unwrap());
+    Condition {
+        program: Arc::new(expr::compile_condition(&expr, &scope, &one).unwrap()),
+        sides: Some((side(left), *op, side(right))),
+        asks_nan: false,
+        every: Every(1),
+        place: Place::root(),
+        text: text.into(),
+    }
 }
 
 /// Allocations between round 20 of a run and its last.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const FLOATS: [Dtype; 4] = [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::Bf16];
+const FLOATS: [Dtype; 6] = [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F8e4m3, Dtype::F8e5m2];
 
 fn tolerances() -> Vec<Tolerance> {
     let mut all = Vec::new();
@@ -28,7 +28,8 @@ fn tolerances() -> Vec<Tolerance> {
         (Some(0.1), Some(0.1), Some(3), true),
     ] {
         for nan_equal in [false, true] {
-            all.push(Tolerance { exact, rtol, atol, ulp, max_mismatches: 0, nan_equal });
+            all.push(Tolerance { bitwise: true, nan_equal, ..Tolerance::default() });
+            all.push(Tolerance { exact, rtol, atol, ulp, nan_equal, ..Tolerance::default() });
         }
     }
     all
@@ -68,16 +69,18 @@ proptest! {
                 let failing: Vec<u64> = (0..bits.len()).filter(|&i| refused(i)).map(|i| i as u64).collect();
                 for level in Level::all() {
                     let mut census = Census::default();
-                    compare_at(level, dtype, &got, Block::Float(&want), 0, &tolerance, &mut census);
+                    compare_at(level, dtype, &got, Block::Float(&want), Places::From(0), &tolerance, &mut census);
                     prop_assert_eq!(census.mismatched, failing.len() as u64, "{} {}", dtype, tolerance);
                     prop_assert!(census.first.iter().map(|m| m.index).eq(failing.iter().copied().take(8)));
                     if !matches!(dtype, Dtype::I64 | Dtype::U64) {
-                        prop_assert_eq!(clean_floats(level, dtype, &got, &want, &tolerance), failing.is_empty());
+                        let clean = clean_floats(level, dtype, &got, &want, &tolerance);
+                        prop_assert!(clean == failing.is_empty() || (tolerance.bitwise && tolerance.nan_equal && !clean));
                         // One element at a time: no failure hides behind another.
                         for i in 0..bits.len() {
                             let got = &got[i * dtype.size()..(i + 1) * dtype.size()];
                             let clean = clean_floats(level, dtype, got, &want[i..=i], &tolerance);
-                            prop_assert_eq!(clean, !refused(i), "{} {} {:x} {}", dtype, tolerance, bits[i], want[i]);
+                            let nan = tolerance.bitwise && want[i].is_nan();
+                            prop_assert!(clean != refused(i) || (nan && !clean), "{} {} {:x} {}", dtype, tolerance, bits[i], want[i]);
                         }
                     }
                 }
@@ -103,7 +106,7 @@ proptest! {
                 let failing = (0..bits.len()).filter(|&i| !tolerance.accepts(dtype, bits[i], Number::Int(want[i]))).count();
                 for level in Level::all() {
                     let mut census = Census::default();
-                    compare_at(level, dtype, &got, Block::Int(&want), 0, &tolerance, &mut census);
+                    compare_at(level, dtype, &got, Block::Int(&want), Places::From(0), &tolerance, &mut census);
                     prop_assert_eq!(census.mismatched, failing as u64, "{} {}", dtype, tolerance);
                 }
             }
@@ -125,8 +128,8 @@ fn one_wrong_element_is_found_wherever_it_is() {
         let tolerance = Tolerance::default_for(dtype);
         let run = |got: &[u8]| {
             let mut all = [Census::default(); 3];
-            compare(dtype, got, Block::Float(&values), 5000, &tolerance, &mut all[0]);
-            compare(dtype, got, Block::Int(&integers), 5000, &tolerance, &mut all[1]);
+            compare(dtype, got, Block::Float(&values), Places::From(5000), &tolerance, &mut all[0]);
+            compare(dtype, got, Block::Int(&integers), Places::At(&(5000..6024).collect::<Vec<_>>()), &tolerance, &mut all[1]);
             compare_bytes(dtype, got, &golden, 5000, &tolerance, &mut all[2]);
             all
         };
@@ -157,10 +160,16 @@ fn golden_bytes_with_nan_do_not_pass_by_being_equal() {
         compare_bytes(dtype, &bytes, &bytes, 0, &tolerance, &mut census);
         assert_eq!((census.compared, census.mismatched, census.nan_got, census.nan_want), (2000, 1, 1, 1), "{dtype}");
         assert_eq!(census.first[0].index, 1500);
-        tolerance.nan_equal = true;
+        let bitwise = Tolerance { bitwise: true, ..Tolerance::default() };
         let mut census = Census::default();
-        compare_bytes(dtype, &bytes, &bytes, 0, &tolerance, &mut census);
-        assert_eq!(census.mismatched, 0, "{dtype}");
+        compare_bytes(dtype, &bytes, &bytes, 0, &bitwise, &mut census);
+        assert_eq!((census.compared, census.mismatched), (2000, 1), "{dtype}");
+        for tolerance in [&mut tolerance, &mut bitwise.clone()] {
+            tolerance.nan_equal = true;
+            let mut census = Census::default();
+            compare_bytes(dtype, &bytes, &bytes, 0, tolerance, &mut census);
+            assert_eq!(census.mismatched, 0, "{dtype}");
+        }
     }
 }
 
@@ -181,7 +190,7 @@ fn time_of_comparisons() {
                 for _ in 0..50 {
                     let start = Instant::now();
                     for _ in 0..1000 {
-                        compare_at(level, dtype, black_box(&got), black_box(want), 0, &tolerance, &mut census);
+                        compare_at(level, dtype, black_box(&got), black_box(want), Places::From(0), &tolerance, &mut census);
                     }
                     best = best.min(start.elapsed().as_secs_f64() * 1e6);
                 }

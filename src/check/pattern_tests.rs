@@ -61,6 +61,7 @@ impl Case {
             dtype: self.dtype,
             shape: &Shape::new(self.dims.clone()).unwrap(),
             wrong: &wrong,
+            all: true,
             got: &got,
             want: &want,
             poison: Some(POISON),
@@ -87,6 +88,9 @@ fn patterns_that_hold_are_named_exactly() {
         (floats(&[64], right).unwritten([1, 5, 7]), &["all 3 wrong elements were never written"]),
         (case(Dtype::U8, &[64], right).unwritten(32..64), &["elements 32-63 were never written"]),
         (case(Dtype::F16, &[64], right).unwritten(33..64), &["elements 33-63 were never written"]),
+        // A byte of the poison is this dtype's NaN.
+        (case(Dtype::F8e4m3, &[64], |_, _| f64::NAN), &["all 64 wrong elements are NaN", "all 64 elements are wrong"]),
+        (case(Dtype::F8e4m3, &[64], right).unwritten(32..64), &["elements 32-63 were never written"]),
         (case(Dtype::F64, &[64], right).unwritten(33..64), &["elements 33-63 were never written"]),
         (floats(&[10], |i, w| if i < 2 { 1000.0 + i as f64 } else { w[i] }).unwritten(8..10), &["elements 8-9 were never written"]),
         (
@@ -193,6 +197,7 @@ fn an_element_that_passed_is_never_called_unwritten() {
     let bytes: Vec<u8> = POISON.to_le_bytes().repeat(4);
     let want = [0u8; 16];
     let evidence = Evidence {
+        all: true,
         dtype: Dtype::F32,
         shape: &shape,
         wrong: &[false, false, true, false],

@@ -3,20 +3,32 @@
 use std::fmt;
 
 use super::judge::{Wide, round_to_bits};
+use super::metrics::Metric;
 use crate::tensor::bits::ulp_distance;
 use crate::tensor::{Dtype, Number};
 
 /// How close is close. All that is given must hold; with nothing given the comparison is exact.
+///
+/// `rel_l2`, `max_abs` and `min_cosine` are of all elements at once ([`super::Sums`]): given alone, no element is judged
+/// by itself.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Tolerance {
     /// Floats: equal to the expectation rounded once to the dtype, -0 = +0. Integers: equal.
     pub exact: bool,
+    /// The bits of the expectation rounded once to the dtype: -0 is not +0, and a NaN that may be one has the same payload.
+    pub bitwise: bool,
     /// |got - want| <= atol + rtol * |want|, in f64 without fused operations; one of the two alone: the other is 0.
     pub rtol: Option<f64>,
     pub atol: Option<f64>,
     /// Largest distance in units in the last place from the expectation rounded to the dtype; integers: of the difference.
     pub ulp: Option<u64>,
-    /// So many elements may fail. None of them may be NaN, or be expected to be.
+    /// norm(got - want) <= rel_l2 * norm(want).
+    pub rel_l2: Option<f64>,
+    /// The largest |got - want|.
+    pub max_abs: Option<f64>,
+    /// The least cosine of the angle between all of `got` and all of `want`.
+    pub min_cosine: Option<f64>,
+    /// So many elements may fail. None of them may be NaN, or be expected to be, or never have been written.
     pub max_mismatches: u64,
     /// Whether NaN passes where NaN is expected.
     pub nan_equal: bool,
@@ -44,9 +56,11 @@ impl Tolerance {
 
     /// Whether the numbers make sense.
     ///
-    /// *Errors*: a message for a negative, infinite or NaN `rtol` or `atol`.
+    /// *Errors*: a message for a number that is negative, infinite or NaN; `min_cosine` may be negative.
     pub fn validate(&self) -> Result<(), String> {
-        for (name, value) in [("rtol", self.rtol), ("atol", self.atol)] {
+        let cosine = self.min_cosine.map(f64::abs);
+        let given = [("rtol", self.rtol), ("atol", self.atol), ("rel_l2", self.rel_l2), ("max_abs", self.max_abs), ("min_cosine", cosine)];
+        for (name, value) in given {
             if let Some(value) = value
                 && !(value.is_finite() && value >= 0.0)
             {
@@ -62,7 +76,28 @@ impl Tolerance {
     }
 
     pub(super) fn is_exact(&self) -> bool {
-        self.exact || (self.close().is_none() && self.ulp.is_none())
+        self.exact || (self.close().is_none() && self.ulp.is_none() && !self.bitwise && !self.has_metrics())
+    }
+
+    /// Whether elements are judged one by one.
+    pub fn is_elementwise(&self) -> bool {
+        self.bitwise || self.close().is_some() || self.ulp.is_some() || self.is_exact()
+    }
+
+    /// Whether anything is asked of all elements at once.
+    pub fn has_metrics(&self) -> bool {
+        self.rel_l2.is_some() || self.max_abs.is_some() || self.min_cosine.is_some()
+    }
+
+    /// The metrics that are asked for, with their limits.
+    pub fn metrics(&self) -> impl Iterator<Item = (Metric, f64)> + use<> {
+        let given = [(Metric::RelL2, self.rel_l2), (Metric::MaxAbs, self.max_abs), (Metric::MinCosine, self.min_cosine)];
+        given.into_iter().filter_map(|(metric, limit)| Some((metric, limit?)))
+    }
+
+    /// What judges single elements: this, or the dtype's default where nothing here does.
+    pub fn elementwise(&self, dtype: Dtype) -> Tolerance {
+        if self.is_elementwise() { self.clone() } else { Tolerance { nan_equal: self.nan_equal, ..Tolerance::default_for(dtype) } }
     }
 
     /// Whether one element passes. `got` is the element's bits, in the low bytes of the word.
@@ -72,13 +107,26 @@ impl Tolerance {
         self.excess(dtype, got, want) <= 1.0
     }
 
+    /// As [`Tolerance::accepts`], with an expectation that is an element of the same dtype.
+    pub fn accepts_bits(&self, dtype: Dtype, got: u64, want: u64) -> bool {
+        if self.bitwise {
+            return got == want && (self.nan_equal || !dtype.decode(got).is_nan());
+        }
+        self.accepts(dtype, got, dtype.decode(want))
+    }
+
     /// How far an element is off, in allowances: at most 1 passes. NaN, and what is off where nothing is allowed, is infinite.
     pub(super) fn excess(&self, dtype: Dtype, got: u64, want: Number) -> f64 {
         let value = dtype.decode(got);
         if value.is_nan() || want.is_nan() {
-            return if self.nan_equal && value.is_nan() && want.is_nan() { 0.0 } else { f64::INFINITY };
+            let same = !self.bitwise || got == round_to_bits(dtype, want);
+            return if self.nan_equal && value.is_nan() && want.is_nan() && same { 0.0 } else { f64::INFINITY };
         }
         let mut worst: f64 = 0.0;
+        if self.bitwise {
+            let same = if dtype.is_float() { round_to_bits(dtype, want) == got } else { value.to_integer() == want.to_integer() };
+            worst = if same { 0.0 } else { f64::INFINITY };
+        }
         if let Some((rtol, atol)) = self.close() {
             let allowance = atol + rtol * want.to_f64().abs();
             worst = worst.max(share(distance(value, want), allowance));
@@ -129,11 +177,21 @@ fn share(distance: f64, allowance: f64) -> f64 {
     }
 }
 
-impl fmt::Display for Tolerance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Tolerance {
+    /// What holds of single elements, in words; metrics are told with what they came to.
+    pub fn words(&self) -> String {
+        let mut parts = self.parts();
+        parts.retain(|part| !self.metrics().any(|(metric, _)| part.starts_with(metric.name())));
+        parts.join(", ")
+    }
+
+    fn parts(&self) -> Vec<String> {
         let mut parts = Vec::new();
         if self.is_exact() {
             parts.push("exact".to_string());
+        }
+        if self.bitwise {
+            parts.push("bitwise".to_string());
         }
         if let Some(rtol) = self.rtol {
             parts.push(format!("rtol {}", Wide(rtol)));
@@ -144,13 +202,20 @@ impl fmt::Display for Tolerance {
         if let Some(ulp) = self.ulp {
             parts.push(format!("ulp {ulp}"));
         }
+        parts.extend(self.metrics().map(|(metric, limit)| format!("{} {}", metric.name(), Wide(limit))));
         if self.max_mismatches > 0 {
             parts.push(format!("up to {} mismatches", self.max_mismatches));
         }
         if self.nan_equal {
             parts.push("nan equal".to_string());
         }
-        f.write_str(&parts.join(", "))
+        parts
+    }
+}
+
+impl fmt::Display for Tolerance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.parts().join(", "))
     }
 }
 
@@ -269,11 +334,43 @@ mod tests {
     }
 
     #[test]
+    fn bits_are_bits() {
+        let bitwise = Tolerance { bitwise: true, ..Tolerance::default() };
+        let equal = Tolerance { nan_equal: true, ..bitwise.clone() };
+        assert!(f32(&bitwise, 1.0, 1.0) && f32(&bitwise, 0.1, 0.1));
+        assert!(!f32(&bitwise, -0.0, 0.0) && !f32(&bitwise, 0.0, -0.0) && f32(&bitwise, -0.0, -0.0));
+        assert!(!f32(&bitwise, f32::NAN, f64::NAN) && f32(&equal, f32::NAN, f64::NAN));
+        assert!(!f32(&equal, f32::from_bits(0x7fc0_0001), f64::NAN));
+        assert!(!bitwise.accepts(Dtype::I8, 0xff, Number::Int(255)));
+        assert!(bitwise.accepts(Dtype::I8, 0xff, Number::Int(-1)));
+    }
+
+    #[test]
+    fn a_metric_alone_judges_no_element_by_itself() {
+        let metric = Tolerance { rel_l2: Some(0.1), ..Tolerance::default() };
+        assert!(!metric.is_elementwise() && metric.has_metrics());
+        assert_eq!(metric.elementwise(Dtype::F32), Tolerance::default_for(Dtype::F32));
+        let both = Tolerance { ulp: Some(1), ..metric };
+        assert!(both.is_elementwise() && both.elementwise(Dtype::F32) == both);
+        assert!(Tolerance::default().is_elementwise() && !Tolerance::default().has_metrics());
+    }
+
+    #[test]
     fn words_for_tolerances() {
         assert_eq!(Tolerance::default_for(Dtype::F32).to_string(), "rtol 1.3e-6, atol 1e-5");
         assert_eq!(Tolerance::default_for(Dtype::I8).to_string(), "exact");
         assert_eq!(Tolerance::default().to_string(), "exact");
-        let all = Tolerance { exact: false, rtol: Some(0.5), atol: Some(0.0), ulp: Some(2), max_mismatches: 3, nan_equal: true };
-        assert_eq!(all.to_string(), "rtol 0.5, atol 0, ulp 2, up to 3 mismatches, nan equal");
+        let all = Tolerance {
+            ulp: Some(2),
+            rel_l2: Some(1e-4),
+            max_abs: Some(0.5),
+            min_cosine: Some(0.9),
+            max_mismatches: 3,
+            nan_equal: true,
+            ..rel(0.5, 0.0)
+        };
+        assert_eq!(all.to_string(), "rtol 0.5, atol 0, ulp 2, rel_l2 0.0001, max_abs 0.5, min_cosine 0.9, up to 3 mismatches, nan equal");
+        assert_eq!(Tolerance { rel_l2: Some(1e-5), ..Tolerance::default() }.to_string(), "rel_l2 1e-5");
+        assert_eq!(Tolerance { bitwise: true, ..Tolerance::default() }.to_string(), "bitwise");
     }
 }

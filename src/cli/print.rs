@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::plan::{self, nanoseconds};
 use crate::tensor::Number;
-use crate::verdict::{Failure, Report, Verdict};
+use crate::verdict::{CheckReport, Failure, Metric, Reached, Report, Verdict};
 use crate::worker::{self, Request};
 
 /// Whether diagnostics are coloured.
@@ -115,6 +115,9 @@ fn headline(report: &Report) -> String {
     let mut text = format!("{style}{}{style:#} {}: ", report.verdict.name(), harmless(&report.job));
     let plural = |n: u64| if n == 1 { "" } else { "s" };
     let _ = match report.verdict {
+        Verdict::Pass | Verdict::Xpass if report.left_out > 0 => {
+            write!(text, "{} round{}, {} of them not fully checked, by request", report.run, plural(report.run), report.left_out)
+        }
         Verdict::Pass | Verdict::Xpass => write!(text, "{} round{}, every one checked", report.run, plural(report.run)),
         Verdict::Fail | Verdict::Xfail if report.run > 0 => write!(text, "{} of {} rounds failed", report.failed_rounds, report.run),
         Verdict::Unchecked => write!(text, "{} round{}, nothing checked", report.run, plural(report.run)),
@@ -132,8 +135,7 @@ fn headline(report: &Report) -> String {
 fn passed(text: &mut String, report: &Report) {
     let width = report.checks.iter().map(|c| c.text.chars().count()).max().unwrap_or(0);
     for check in &report.checks {
-        let default = if check.default_tolerance { " (the dtype's default)" } else { "" };
-        let _ = writeln!(text, "  {:<width$}  {}{default}, {} elements", check.text, check.tolerance, grouped(check.elements));
+        let _ = writeln!(text, "  {:<width$}  {}", check.text, told(check));
     }
     let times = &report.times;
     let part = |ns: u64| ns.checked_div(times.sampled);
@@ -143,6 +145,38 @@ fn passed(text: &mut String, report: &Report) {
         let _ = writeln!(text, "  fill {}, run {}{rate}, check {}", nanoseconds(fill), nanoseconds(run), nanoseconds(check));
     }
     device(text, report);
+}
+
+/// How close it was to be and came, over how many elements and rounds.
+fn told(check: &CheckReport) -> String {
+    let mut parts = Vec::new();
+    if check.condition {
+        parts.push("holds".to_string());
+    }
+    if !check.tolerance.is_empty() {
+        let default = if check.default_tolerance { " (the dtype's default)" } else { "" };
+        parts.push(format!("{}{default}", check.tolerance));
+    }
+    for Reached { metric, value, limit } in &check.metrics {
+        let sign = if *metric == Metric::MinCosine { ">=" } else { "<=" };
+        parts.push(format!("{} {} {sign} {}", metric.name(), brief(*value), Number::Float(*limit)));
+    }
+    if !check.condition && check.elements == check.of {
+        parts.push(format!("{} elements", grouped(check.elements)));
+    } else if !check.condition {
+        parts.push(format!("{} of {} elements", grouped(check.elements), grouped(check.of)));
+    }
+    if check.left_out > 0 {
+        parts.push(format!("in {} rounds, {} not checked by request", check.rounds, check.left_out));
+    }
+    parts.join(", ")
+}
+
+/// A value that a metric came to, to three digits; one that is just not 1 keeps those that say so.
+fn brief(value: f64) -> String {
+    let rounded = format!("{value:.2e}").parse().unwrap_or(value);
+    let rounded = if rounded == 1.0 && value != 1.0 { format!("{value:.9}").parse().unwrap_or(value) } else { rounded };
+    Number::Float(rounded).to_string()
 }
 
 fn device(text: &mut String, report: &Report) {

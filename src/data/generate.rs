@@ -19,10 +19,10 @@ const CHUNK: usize = 512;
 /// `d = w0 * 2^32 + w1`. All operations round to nearest, and none are fused.
 ///
 /// - `Uniform`, f32: `min(l + s * k, b)` in f32, with `k = w0 >> 8`, `l = f32(low)`, `s = f32(high - low) * 2^-24`, and
-///   `b` the largest f32 below `high`, but at least `l`. f64: the same in f64 with `k = d >> 11` and `2^-53`. f16 and
-///   bf16: the f32 draw rounded, then at most the largest value of the dtype below `high`, but at least `l` rounded.
+///   `b` the largest f32 below `high`, but at least `l`. f64: the same in f64 with `k = d >> 11` and `2^-53`.
+///   Narrower floats: the f32 draw rounded, then at most the largest value of the dtype below `high`, but at least `l` rounded.
 /// - `Normal`: `mean + std * q(p)` in f64, `q` the inverse of the distribution function (AS 241), with
-///   `p = (w0 + 0.5) * 2^-32`, rounded to f32 and from there to f16 or bf16; f64: `p = ((d >> 12) + 0.5) * 2^-52`.
+///   `p = (w0 + 0.5) * 2^-32`, rounded to f32 and from there to a narrower dtype; f64: `p = ((d >> 12) + 0.5) * 2^-52`.
 /// - `Integers`: `low + floor(d * n / 2^64)` with `n = high - low + 1`; any dtype.
 ///
 /// *Panics* when `out` is no whole number of elements.
@@ -38,6 +38,7 @@ pub(super) fn fill_at(level: Level, source: &Source, dtype: Dtype, key: Key, tim
         Source::Fill(bits) => constant(*bits, size, out),
         Source::Values(bytes) => out.copy_from_slice(part(bytes, size, first, out.len())),
         Source::Repeat(bytes) => repeat(bytes, size, first, out),
+        Source::Program(_) => debug_assert!(false, "a program is evaluated where the contents that it names are"),
         Source::File(npy) => out.copy_from_slice(part(npy.bytes(), size, first, out.len())),
         Source::Range { start, step } => range(level, *start, *step, dtype, first, out),
         Source::Uniform { low, high } => match dtype {
@@ -53,7 +54,7 @@ pub(super) fn fill_at(level: Level, source: &Source, dtype: Dtype, key: Key, tim
                 random.words64(size, out, |w0, w1, out| uniform_f64(level, draw, w0, w1, out));
             }
             _ => {
-                let draw = UniformNarrow::new(narrow(dtype), *low, *high);
+                let draw = UniformNarrow::new(Narrow::of(dtype).unwrap_or(Narrow::F16), *low, *high);
                 random.words32(size, out, |w0, out| uniform_narrow(level, draw, w0, out));
             }
         },
@@ -146,10 +147,6 @@ fn part(bytes: &[u8], size: usize, first: u64, len: usize) -> &[u8] {
     &bytes[at..at + len]
 }
 
-fn narrow(dtype: Dtype) -> Narrow {
-    if dtype == Dtype::F16 { Narrow::F16 } else { Narrow::Bf16 }
-}
-
 fn constant(bits: u64, size: usize, out: &mut [u8]) {
     #[inline(always)]
     fn go<const SIZE: usize>(bits: u64, out: &mut [u8]) {
@@ -198,13 +195,23 @@ fn store_floats(values: impl Iterator<Item = f64>, dtype: Dtype, out: &mut [u8])
     match dtype {
         Dtype::F64 => out.as_chunks_mut().0.iter_mut().zip(values).for_each(|(o, v)| *o = v.to_le_bytes()),
         Dtype::F32 => out.as_chunks_mut().0.iter_mut().zip(values).for_each(|(o, v)| *o = (v as f32).to_le_bytes()),
-        Dtype::F16 => {
-            out.as_chunks_mut().0.iter_mut().zip(values).for_each(|(o, v)| *o = Narrow::F16.to_bits(Narrow::F16.round(v)).to_le_bytes());
-        }
-        _ => {
-            out.as_chunks_mut().0.iter_mut().zip(values).for_each(|(o, v)| *o = Narrow::Bf16.to_bits(Narrow::Bf16.round(v)).to_le_bytes());
-        }
+        Dtype::F16 => store_narrow::<2>(values, Narrow::F16, out),
+        Dtype::Bf16 => store_narrow::<2>(values, Narrow::Bf16, out),
+        Dtype::F8e4m3 => store_narrow::<1>(values, Narrow::F8e4m3, out),
+        _ => store_narrow::<1>(values, Narrow::F8e5m2, out),
     }
+}
+
+#[inline(always)]
+fn store_narrow<const SIZE: usize>(values: impl Iterator<Item = f64>, narrow: Narrow, out: &mut [u8]) {
+    out.as_chunks_mut().0.iter_mut().zip(values).for_each(|(o, v)| *o = low_bytes::<SIZE>(narrow.to_bits(narrow.round(v))));
+}
+
+/// The low byte of a pattern, or both.
+#[inline(always)]
+fn low_bytes<const SIZE: usize>(bits: u16) -> [u8; SIZE] {
+    let bytes = bits.to_le_bytes();
+    std::array::from_fn(|i| bytes[i])
 }
 
 /// Writes one element per item: the low bytes of a word, or for a float dtype the signed number that it is.
@@ -311,21 +318,31 @@ impl UniformNarrow {
 /// The largest value of the format below a finite value of it.
 fn next_down(narrow: Narrow, value: f64) -> f64 {
     let bits = narrow.to_bits(value);
-    let below = match bits {
+    let below = match bits & narrow.sign() != 0 {
         // Below both zeros is the smallest negative subnormal.
-        0 | 0x8000 => 0x8001,
-        _ if bits & 0x8000 != 0 => bits + 1,
-        _ => bits - 1,
+        _ if bits & !narrow.sign() == 0 => narrow.sign() | 1,
+        true => bits + 1,
+        false => bits - 1,
     };
     f64::from(narrow.to_f32(below))
 }
 
 per_level! {
     fn uniform_narrow(level; draw: UniformNarrow, w0: &[u8], out: &mut [u8]) {
-        for (out, w0) in out.as_chunks_mut().0.iter_mut().zip(w0.as_chunks().0) {
-            let value = draw.narrow.round(draw.draw.value(word(w0)).into());
-            let value = if value < draw.limit { value } else { draw.limit };
-            *out = draw.narrow.to_bits(value).to_le_bytes();
+        macro_rules! draws {
+            ($size:literal, $narrow:expr) => {
+                for (out, w0) in out.as_chunks_mut::<$size>().0.iter_mut().zip(w0.as_chunks().0) {
+                    let value = $narrow.round(draw.draw.value(word(w0)).into());
+                    let value = if value < draw.limit { value } else { draw.limit };
+                    *out = low_bytes($narrow.to_bits(value));
+                }
+            };
+        }
+        match draw.narrow {
+            Narrow::F16 => draws!(2, Narrow::F16),
+            Narrow::Bf16 => draws!(2, Narrow::Bf16),
+            Narrow::F8e4m3 => draws!(1, Narrow::F8e4m3),
+            Narrow::F8e5m2 => draws!(1, Narrow::F8e5m2),
         }
     }
 }
@@ -375,7 +392,7 @@ per_level! {
         for (w0, out) in w0.chunks(4 * PASS).zip(out.chunks_mut(dtype.size() * PASS)) {
             for (value, w0) in values.iter_mut().zip(w0.as_chunks().0) {
                 let p = (f64::from(word(w0)) + 0.5) * (1.0 / 4_294_967_296.0);
-                // f16 and bf16 get the rounded f32 draw.
+                // Narrower dtypes get the rounded f32 draw.
                 *value = f64::from((mean + std * normal::inverse::<false>(p)) as f32);
             }
             store_floats(values.into_iter(), dtype, out);

@@ -14,4 +14,4 @@ pub use fingerprint::fingerprint;
 pub use generate::{fill, permutation};
 pub use npy::{Npy, NpyError, write};
 pub use philox::{EVERY_ROUND, Key};
-pub use source::{Source, validate};
+pub use source::{Refusal, Source, validate};

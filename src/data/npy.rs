@@ -14,6 +14,9 @@ use crate::tensor::{Dtype, Shape};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 
+/// The longest header that is read. *Units*: bytes. The header of an array that a tensor can take has a few hundred.
+const LONGEST: u64 = 1 << 20;
+
 /// An array file: row-major, little-endian, its bytes mapped.
 #[derive(Debug)]
 pub struct Npy {
@@ -36,7 +39,12 @@ pub enum NpyError {
     Version(u8, u8),
     #[error("the header is not `{{'descr': ..., 'fortran_order': ..., 'shape': ...}}`: {0}")]
     Header(String),
-    #[error("dtype `{0}` cannot be a tensor's; save the array as one of f8 f4 f2 i8 i4 i2 i1 u8 u4 u2 u1 b1 (bf16 as V2 or u2)")]
+    #[error("the header has {0} bytes, an array's has a few hundred: the file is damaged, save the array again")]
+    LongHeader(u64),
+    #[error(
+        "dtype `{0}` cannot be a tensor's; save the array as float64, float32, float16, an int or uint of 8 to 64 bits, bool, \
+         or as bfloat16, float8_e4m3fn or float8_e5m2 of ml_dtypes"
+    )]
     Dtype(String),
     #[error("dtype `{descr}` is big-endian; save `np.ascontiguousarray(a.astype('{mend}'))`")]
     BigEndian { descr: String, mend: String },
@@ -58,15 +66,21 @@ impl Npy {
         Ok(Npy { map, descr, shape, data })
     }
 
-    /// The dtype as NumPy spells it, such as `<f4`.
-    pub fn descr(&self) -> &str {
-        &self.descr
+    /// The dtype of the elements in words: `f32`, or for bytes whose meaning the file does not say `raw 2-byte elements`.
+    pub fn describe_dtype(&self) -> String {
+        described(&self.descr)
     }
 
-    /// Whether the file's elements can be taken for this dtype. NumPy has no bf16: `V2` and `u2` stand for it.
+    /// Whether the file's elements can be taken for this dtype. NumPy has no bf16 and no 8-bit floats: arrays of
+    /// ml_dtypes are saved as raw bytes, `V2` and `V1`; unsigned integers of the size stand for them too.
     pub fn dtype_matches(&self, dtype: Dtype) -> bool {
-        let kind = self.descr.trim_start_matches(['<', '|', '=']);
-        kind == code(dtype) || dtype == Dtype::Bf16 && (kind == "V2" || kind == "u2")
+        let kind = kind(&self.descr);
+        kind == code(dtype)
+            || match dtype {
+                Dtype::Bf16 => kind == "u2",
+                Dtype::F8e4m3 | Dtype::F8e5m2 => kind == "u1",
+                _ => false,
+            }
     }
 
     pub fn shape(&self) -> &Shape {
@@ -80,7 +94,8 @@ impl Npy {
     }
 }
 
-/// Writes an array file: into a temporary file beside it, which then takes its name. bf16 is written as `<V2`.
+/// Writes an array file: into a temporary file beside it, which then takes its name. What NumPy has no dtype for is written
+/// as ml_dtypes does, as raw bytes.
 ///
 /// *Errors*: what the file system says, and bytes that are not the shape's.
 pub fn write(path: impl AsRef<Path>, dtype: Dtype, shape: &Shape, bytes: &[u8]) -> io::Result<()> {
@@ -104,6 +119,7 @@ fn code(dtype: Dtype) -> &'static str {
         Dtype::F32 => "f4",
         Dtype::F16 => "f2",
         Dtype::Bf16 => "V2",
+        Dtype::F8e4m3 | Dtype::F8e5m2 => "V1",
         Dtype::I64 => "i8",
         Dtype::I32 => "i4",
         Dtype::I16 => "i2",
@@ -113,6 +129,20 @@ fn code(dtype: Dtype) -> &'static str {
         Dtype::U16 => "u2",
         Dtype::U8 => "u1",
         Dtype::Bool => "b1",
+    }
+}
+
+/// A type code without its byte order.
+fn kind(descr: &str) -> &str {
+    descr.trim_start_matches(['<', '|', '='])
+}
+
+fn described(descr: &str) -> String {
+    let kind = kind(descr);
+    match Dtype::ALL.into_iter().find(|dtype| code(*dtype) == kind) {
+        Some(dtype) if !kind.starts_with('V') => dtype.name().to_string(),
+        Some(dtype) => format!("raw {}-byte elements (`{descr}`)", dtype.size()),
+        None => format!("`{descr}`"),
     }
 }
 
@@ -155,6 +185,9 @@ fn parse(file: &[u8]) -> Result<(String, Shape, Range<usize>), NpyError> {
         }
         _ => return Err(NpyError::Version(major, minor)),
     };
+    if length > LONGEST {
+        return Err(NpyError::LongHeader(length));
+    }
     let end = start as u64 + length;
     if end > file.len() as u64 {
         return Err(truncated(end));
@@ -171,12 +204,7 @@ fn parse(file: &[u8]) -> Result<(String, Shape, Range<usize>), NpyError> {
     let need = shape.elements() * size;
     let have = data.len() as u64;
     if need != have {
-        let dtype = header.descr.trim_start_matches(['<', '|', '=']);
-        let dtype = Dtype::ALL
-            .into_iter()
-            .find(|d| code(*d) == dtype && *d != Dtype::Bf16)
-            .map_or_else(|| dtype.to_string(), |d| d.name().to_string());
-        return Err(NpyError::Length { shape, dtype, need, have });
+        return Err(NpyError::Length { shape, dtype: described(&header.descr), need, have });
     }
     Ok((header.descr, shape, data))
 }

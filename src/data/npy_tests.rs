@@ -33,7 +33,9 @@ fn what_is_written_is_read_back() {
             let npy = Npy::open(&path).unwrap();
             assert_eq!((npy.shape(), npy.bytes()), (&shape, &bytes[..]));
             for other in Dtype::ALL {
-                assert_eq!(npy.dtype_matches(other), other == dtype || other == Dtype::Bf16 && dtype == Dtype::U16, "{dtype} {other}");
+                let fp8 = |dtype| matches!(dtype, Dtype::F8e4m3 | Dtype::F8e5m2);
+                let raw = other == Dtype::Bf16 && dtype == Dtype::U16 || fp8(other) && (fp8(dtype) || dtype == Dtype::U8);
+                assert_eq!(npy.dtype_matches(other), other == dtype || raw, "{dtype} {other}");
             }
             assert!((std::fs::metadata(&path).unwrap().len() - bytes.len() as u64).is_multiple_of(64));
         }
@@ -59,6 +61,9 @@ fn accepted_headers() {
         ("{'descr': '|V2', 'fortran_order': False, 'shape': (2,), }", Dtype::Bf16),
         ("{'descr': '<V2', 'fortran_order': False, 'shape': (2,), }", Dtype::Bf16),
         ("{'shape':(2L,),\"descr\":\"<u2\",'fortran_order':True}\n", Dtype::Bf16),
+        ("{'descr': '|V1', 'fortran_order': False, 'shape': (4,), }", Dtype::F8e4m3),
+        ("{'descr': '<V1', 'fortran_order': False, 'shape': (4,), }", Dtype::F8e5m2),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (4,), }", Dtype::F8e5m2),
         ("{'descr': '|b1', 'fortran_order': False, 'shape': (2, 2)}", Dtype::Bool),
     ] {
         assert!(npy(text).unwrap().dtype_matches(dtype), "{text}");
@@ -71,7 +76,11 @@ fn broken_files_are_errors_that_name_value_and_limit() {
     assert_eq!(error(b"PK\x03\x04...."), "not a .npy file: it starts with `PK\\x03\\x04..`, not with \\x93NUMPY");
     assert_eq!(error(b"\x93NUMPY"), "the header is cut short: it needs 10 bytes, the file has 6");
     assert_eq!(error(b"\x93NUMPY\x01\x00\xff"), "the header is cut short: it needs 10 bytes, the file has 9");
-    assert_eq!(error(b"\x93NUMPY\x02\x00\xff\xff\xff\xff"), "the header is cut short: it needs 4294967307 bytes, the file has 12");
+    assert_eq!(
+        error(b"\x93NUMPY\x02\x00\xff\xff\xff\xff"),
+        "the header has 4294967295 bytes, an array's has a few hundred: the file is damaged, save the array again"
+    );
+    assert_eq!(error(b"\x93NUMPY\x02\x00\xff\xff\x00\x00"), "the header is cut short: it needs 65547 bytes, the file has 12");
     assert_eq!(error(b"\x93NUMPY\x09\x00\x00\x00"), "version 9.0 of the format is not known, 1.0, 2.0 and 3.0 are");
     for (text, message) in [
         (
@@ -112,7 +121,8 @@ fn broken_files_are_errors_that_name_value_and_limit() {
         ),
         (
             "{'descr': '<c8', 'fortran_order': False, 'shape': (5,), }",
-            "dtype `<c8` cannot be a tensor's; save the array as one of f8 f4 f2 i8 i4 i2 i1 u8 u4 u2 u1 b1 (bf16 as V2 or u2)",
+            "dtype `<c8` cannot be a tensor's; save the array as float64, float32, float16, an int or uint of 8 to 64 bits, bool, \
+             or as bfloat16, float8_e4m3fn or float8_e5m2 of ml_dtypes",
         ),
     ] {
         assert_eq!(error(&with_header(text, &[0; 40])), message);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::npy::Npy;
+use crate::expr::Program;
 use crate::tensor::narrow::Narrow;
 use crate::tensor::{Dtype, Number};
 
@@ -26,12 +27,37 @@ pub enum Source {
     Integers { low: i128, high: i128 },
     /// The contents of a file.
     File(Arc<Npy>),
+    /// What an expression over other tensors' contents of the same round gives. [`super::fill`] has not those: whoever
+    /// runs rounds evaluates it.
+    Program(Arc<Program>),
+}
+
+/// Why a source cannot fill a tensor.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Refusal {
+    /// The number of the source that is wrong, by its name in the language, where it is one.
+    pub part: Option<&'static str>,
+    /// Names the value and the limit, with the mend where there is one.
+    pub message: String,
+}
+
+impl From<String> for Refusal {
+    fn from(message: String) -> Refusal {
+        Refusal { part: None, message }
+    }
+}
+
+impl Refusal {
+    /// What is wrong with one number.
+    fn of(part: &'static str) -> impl Fn(Refusal) -> Refusal {
+        move |refusal| Refusal { part: Some(part), ..refusal }
+    }
 }
 
 /// Whether a source can fill so many elements of a dtype.
 ///
-/// *Errors*: a message that names the value and the limit, with the mend where there is one.
-pub fn validate(source: &Source, dtype: Dtype, elements: u64) -> Result<(), String> {
+/// *Errors*: what is wrong, and with which of its numbers.
+pub fn validate(source: &Source, dtype: Dtype, elements: u64) -> Result<(), Refusal> {
     match source {
         Source::Fill(bits) => {
             let unused = if dtype.size() == 8 { 0 } else { bits >> (8 * dtype.size()) };
@@ -51,8 +77,11 @@ pub fn validate(source: &Source, dtype: Dtype, elements: u64) -> Result<(), Stri
         Source::Uniform { low, high } => uniform(*low, *high, dtype),
         Source::Normal { mean, std } => normal(*mean, *std, dtype),
         Source::Integers { low, high } => integers(*low, *high, dtype),
+        Source::Program(program) => check(program.shape().elements() == elements, || {
+            format!("the expression has {} elements, the tensor has {elements}", program.shape().elements())
+        }),
         Source::File(npy) => {
-            check(npy.dtype_matches(dtype), || format!("the file holds `{}`, the tensor is {dtype}", npy.descr()))?;
+            check(npy.dtype_matches(dtype), || format!("the file holds {}, the tensor is {dtype}", npy.describe_dtype()))?;
             check(npy.shape().elements() == elements, || {
                 format!("the file has shape {}, {} elements, the tensor has {elements}", npy.shape(), npy.shape().elements())
             })
@@ -60,8 +89,8 @@ pub fn validate(source: &Source, dtype: Dtype, elements: u64) -> Result<(), Stri
     }
 }
 
-fn check(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(message()) }
+fn check(holds: bool, message: impl FnOnce() -> String) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(message().into()) }
 }
 
 /// The largest finite value of a float dtype.
@@ -69,45 +98,50 @@ pub(super) fn largest(dtype: Dtype) -> f64 {
     match dtype {
         Dtype::F16 => 65504.0,
         Dtype::Bf16 => f64::from(Narrow::Bf16.to_f32(0x7F7F)),
+        Dtype::F8e4m3 => 448.0,
+        Dtype::F8e5m2 => 57344.0,
         Dtype::F32 => f64::from(f32::MAX),
         _ => f64::MAX,
     }
 }
 
-fn finite(what: impl fmt::Display, value: f64, dtype: Dtype) -> Result<(), String> {
+fn finite(what: impl fmt::Display, value: f64, dtype: Dtype) -> Result<(), Refusal> {
     check(value.is_finite(), || format!("{what} is {}, it must be finite", Number::Float(value)))?;
     check(value.abs() <= largest(dtype), || {
         format!("{what} is {}, the largest value of {dtype} is {}", Number::Float(value), Number::Float(largest(dtype)))
     })
 }
 
-fn range(start: Number, step: Number, dtype: Dtype, elements: u64) -> Result<(), String> {
+fn range(start: Number, step: Number, dtype: Dtype, elements: u64) -> Result<(), Refusal> {
     let last = elements.saturating_sub(1);
     if dtype.is_float() {
-        finite("range's start", start.to_f64(), dtype)?;
-        finite("range's step", step.to_f64(), dtype)?;
+        finite("range's start", start.to_f64(), dtype).map_err(Refusal::of("start"))?;
+        finite("range's step", step.to_f64(), dtype).map_err(Refusal::of("step"))?;
         return finite(format_args!("range's last value, at element {last},"), start.to_f64() + step.to_f64() * last as f64, dtype);
     }
-    let whole =
-        |what: &str, number: Number| number.to_integer().ok_or_else(|| format!("range's {what} is {number}, {dtype} holds whole numbers"));
+    let whole = |what: &'static str, number: Number| {
+        let fraction = || Refusal { part: Some(what), message: format!("range's {what} is {number}, {dtype} holds whole numbers") };
+        number.to_integer().ok_or_else(fraction)
+    };
     let (start, step) = (whole("start", start)?, whole("step", step)?);
     let end = step.checked_mul(i128::from(last)).and_then(|span| start.checked_add(span));
     for (at, value) in [(0, Some(start)), (last, end)] {
         match value {
-            None => return Err(format!("range's value at element {at} is out of range for {dtype}")),
+            None => return Err(format!("range's value at element {at} is out of range for {dtype}").into()),
             Some(value) => dtype.encode(Number::Int(value)).map(drop).map_err(|e| format!("range's value at element {at}: {e}"))?,
         }
     }
     Ok(())
 }
 
-fn uniform(low: f64, high: f64, dtype: Dtype) -> Result<(), String> {
+fn uniform(low: f64, high: f64, dtype: Dtype) -> Result<(), Refusal> {
     check(dtype.is_float(), || {
         format!("uniform draws fractions, {dtype} holds whole numbers; write `integers = {{ low = ..., high = ... }}`")
     })?;
-    finite("uniform's low", low, dtype)?;
-    finite("uniform's high", high, dtype)?;
-    check(low <= high, || format!("uniform's low {} is above its high {}", Number::Float(low), Number::Float(high)))?;
+    finite("uniform's low", low, dtype).map_err(Refusal::of("low"))?;
+    finite("uniform's high", high, dtype).map_err(Refusal::of("high"))?;
+    check(low <= high, || format!("uniform's low {} is above its high {}", Number::Float(low), Number::Float(high)))
+        .map_err(Refusal::of("low"))?;
     // Narrower floats are drawn as f32.
     let limit = if dtype == Dtype::F64 { f64::MAX } else { f64::from(f32::MAX) };
     check(high - low <= limit, || {
@@ -116,13 +150,13 @@ fn uniform(low: f64, high: f64, dtype: Dtype) -> Result<(), String> {
     })
 }
 
-fn normal(mean: f64, std: f64, dtype: Dtype) -> Result<(), String> {
+fn normal(mean: f64, std: f64, dtype: Dtype) -> Result<(), Refusal> {
     check(dtype.is_float(), || {
         format!("normal draws fractions, {dtype} holds whole numbers; write `integers = {{ low = ..., high = ... }}`")
     })?;
-    finite("normal's mean", mean, dtype)?;
-    finite("normal's std", std, dtype)?;
-    check(std >= 0.0, || format!("normal's std is {}, it must not be negative", Number::Float(std)))?;
+    finite("normal's mean", mean, dtype).map_err(Refusal::of("mean"))?;
+    finite("normal's std", std, dtype).map_err(Refusal::of("std"))?;
+    check(std >= 0.0, || format!("normal's std is {}, it must not be negative", Number::Float(std))).map_err(Refusal::of("std"))?;
     // The draw that lies furthest out has probability 2^-53: 8.21 standard deviations.
     let furthest = mean.abs() + 8.3 * std;
     check(furthest <= largest(dtype), || {
@@ -130,8 +164,8 @@ fn normal(mean: f64, std: f64, dtype: Dtype) -> Result<(), String> {
     })
 }
 
-fn integers(low: i128, high: i128, dtype: Dtype) -> Result<(), String> {
-    check(low <= high, || format!("integers' low {low} is above its high {high}"))?;
+fn integers(low: i128, high: i128, dtype: Dtype) -> Result<(), Refusal> {
+    check(low <= high, || format!("integers' low {low} is above its high {high}")).map_err(Refusal::of("low"))?;
     if let Some((least, most)) = dtype.integer_range() {
         return check(low >= least && high <= most, || {
             format!("integers from {low} to {high} are out of range for {dtype} ({least} to {most})")
@@ -141,6 +175,8 @@ fn integers(low: i128, high: i128, dtype: Dtype) -> Result<(), String> {
     let exact: i128 = match dtype {
         Dtype::F16 => 1 << 11,
         Dtype::Bf16 => 1 << 8,
+        Dtype::F8e4m3 => 1 << 4,
+        Dtype::F8e5m2 => 1 << 3,
         Dtype::F32 => 1 << 24,
         _ => 1 << 53,
     };
@@ -231,7 +267,7 @@ mod tests {
                 "integers from 0 to 4096: f16 holds all whole numbers only from -2048 to 2048",
             ),
         ] {
-            assert_eq!(validate(&source, dtype, elements), Err(message.to_string()), "{source:?} {dtype}");
+            assert_eq!(validate(&source, dtype, elements).map_err(|e| e.message), Err(message.to_string()), "{source:?} {dtype}");
         }
     }
 }

@@ -166,6 +166,13 @@ impl Diagnostic {
         self
     }
 
+    /// The word at the place stands for another.
+    pub fn meaning(mut self, word: &str) -> Diagnostic {
+        self.label = Some(format!("did you mean `{word}`?"));
+        self.fix = Some(word.to_string());
+        self
+    }
+
     /// As `did_you_mean`, for a word that does not stand at the place itself.
     pub fn did_you_mean_text<S: AsRef<str>>(self, word: &str, candidates: &[S], what: &str) -> Diagnostic {
         let mut diagnostic = self.did_you_mean(word, candidates, what);

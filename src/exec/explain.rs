@@ -1,15 +1,18 @@
 //! What went wrong in a round, in words. Runs only for rounds that failed, so it may allocate.
 
-use super::collect::{encode, failure, golden};
+use super::collect::{Round, RoundInputs, encode, failure, golden};
+use super::elements::{Found, poison_of, registers, source};
+use super::gather::{Each, Gather};
 use super::host::{HostSide, hash_of};
 use super::session::range;
 use super::slot::Slot;
+use super::work::Work;
 use super::{HASHED, Tally};
-use crate::check::{Census, Evidence, describe};
+use crate::check::{Census, Evidence, Metric, Odd, Places, Reached, compare, describe};
 use crate::expr::{BLOCK, Block, Inputs, Program, Scratch};
-use crate::job::{Action, Contents, Job, Want};
-use crate::plan::{Plan, Poison, Zone, guard_bytes, poison_word};
-use crate::tensor::Access;
+use crate::job::{Action, Check, Contents, Job, Tensor, Want};
+use crate::plan::{Plan, Poison, Zone, guard_bytes};
+use crate::tensor::{Access, Dtype, Number};
 use crate::verdict::{At, Failure, Kind};
 
 /// Tensors larger than this are described by their census alone. *Units*: elements.
@@ -18,25 +21,33 @@ const MOST_DESCRIBED: u64 = 1 << 26;
 /// An earlier round is looked at only where drawing it again costs less. *Units*: bytes.
 const MOST_REDRAWN: u64 = 32 << 20;
 
-/// A check that found elements out of tolerance.
-pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, index: usize, census: &Census) -> Failure {
+/// Values that are named where elements may come in any order, by side.
+const MOST_NAMED: usize = 8;
+
+/// A check that found elements, or all of them at once, out of tolerance.
+pub(super) fn mismatch(round: Round<'_>, host: &HostSide, work: &Work, index: usize, census: &Census, found: &Found) -> Failure {
+    let Round { job, plan, slot } = round;
     let check = &job.checks[index];
     let tensor = &job.tensors[check.tensor];
     let mut out = failure(job, slot.round, slot.set, Kind::Mismatch, String::new());
     out.tensor = Some(tensor.name.clone());
     out.check = Some(check.text.clone());
     (out.compared, out.mismatched) = (census.compared, census.mismatched);
-    let share = census.mismatched as f64 / census.compared.max(1) as f64 * 100.0;
-    let share = if share >= 0.01 { format!(" ({share:.2} %)") } else { String::new() };
-    let allowed = match check.tolerance.max_mismatches {
-        0 => String::new(),
-        n => format!(", {n} allowed"),
+    let missed = |reached: &Reached| {
+        let Reached { metric, value, limit } = *reached;
+        let sign = if metric == Metric::MinCosine { "at least" } else { "at most" };
+        // Four digits, unless they hide that it is beyond the limit.
+        let rounded = format!("{value:.3e}").parse().unwrap_or(value);
+        let value = if (Reached { value: rounded, ..*reached }).passes() { value } else { rounded };
+        format!("{} is {}, it must be {sign} {}", metric.name(), Number::Float(value), Number::Float(limit))
     };
-    out.message =
-        format!("{} of {} elements of `{}` are out of tolerance{share}{allowed}", census.mismatched, census.compared, tensor.name);
-    let at = |m: &crate::check::Mismatch, worst| At { index: tensor.shape.index_of(m.index), mismatch: *m, worst };
-    out.mismatches = census.first.iter().map(|m| at(m, false)).collect();
-    out.mismatches.extend(census.worst.iter().map(|m| at(m, true)));
+    let metrics: Vec<String> = found.metrics(&check.tolerance).filter(|reached| !reached.passes()).map(|r| missed(&r)).collect();
+    if census.passes(&check.tolerance) {
+        out.message = format!("`{}` as a whole is out of tolerance: {}", tensor.name, metrics.join("; "));
+    } else {
+        out.message = counted(census, check, &tensor.name);
+        out.patterns.extend(metrics.into_iter().map(|metric| format!("as a whole: {metric}")));
+    }
     if census.nan_want > 0 {
         let way = if check.tolerance.nan_equal {
             "nothing but NaN passes there"
@@ -45,48 +56,48 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
         };
         out.patterns.push(format!("{} of the expected elements are NaN: {way}", census.nan_want));
     }
-    if tensor.shape.elements() > MOST_DESCRIBED {
+    if check.unordered {
+        out.patterns.extend(odd(check, tensor, work, index));
         return out;
     }
-    let Some(got) = slot.output(plan, check.tensor) else { return out };
-    let want_index = check.want(slot.set);
-    let inputs = super::collect::RoundInputs { plan, slot, host };
+    // Where single elements are not judged, those are shown that the dtype's default would refuse.
+    let judge = check.tolerance.elementwise(tensor.dtype);
+    let mut own = Census::default();
+    let described = tensor.shape.elements() <= MOST_DESCRIBED;
     let (dtype, size) = (tensor.dtype, tensor.dtype.size());
+    let got = slot.output(plan, check.tensor).filter(|_| described).unwrap_or(&[]);
     let mut wrong = vec![false; got.len() / size];
-    let mut want = vec![0; got.len()];
-    let judge = |from: usize, block: Block<'_>| {
-        let len = block.len();
-        encode(dtype, block, &mut want[from * size..(from + len) * size]);
-        for i in 0..len {
-            wrong[from + i] = !check.tolerance.accepts(dtype, dtype.load(got, from + i), block.number(i));
+    // What is not compared counts as right.
+    let mut want = got.to_vec();
+    let evaluated = blocks(round, host, work, index, &mut |part, block, places| {
+        let Some(block) = block else { return };
+        compare(dtype, part, block, Places::At(places), &judge, &mut own);
+        for (i, &place) in places.iter().enumerate().filter(|_| described) {
+            let number = block.number(i);
+            wrong[place as usize] = !judge.accepts(dtype, dtype.load(part, i), number);
+            dtype.store(&mut want, place as usize, rounded(dtype, number));
         }
-    };
-    let evaluated = match &check.wants[want_index] {
-        Want::Expr(program) => match &host.scratch[index][want_index] {
-            // As the check prepared it.
-            Some(scratch) => evaluate(program, scratch, &inputs, slot.round, judge),
-            None => None,
-        },
-        other => golden(other, slot.round, tensor.bytes()).ok().map(|bytes| {
-            want.copy_from_slice(bytes);
-            for (i, wrong) in wrong.iter_mut().enumerate() {
-                *wrong = !check.tolerance.accepts(dtype, dtype.load(got, i), dtype.decode(dtype.load(bytes, i)));
-            }
-        }),
-    };
-    if evaluated.is_none() {
+    });
+    let shown = if check.tolerance.is_elementwise() { census } else { &own };
+    let at = |m: &crate::check::Mismatch, worst| At { index: tensor.shape.index_of(m.index), mismatch: *m, worst };
+    out.mismatches = shown.first.iter().map(|m| at(m, false)).collect();
+    out.mismatches.extend(shown.worst.iter().map(|m| at(m, true)));
+    if !check.tolerance.is_elementwise() && !out.mismatches.is_empty() {
+        out.patterns.push(format!("below are elements that the default tolerance of {dtype} would refuse: {judge}"));
+    }
+    if evaluated.is_none() || !described {
         return out;
     }
-    let poisoned = plan.poison.iter().any(|p| p.tensor == check.tensor)
-        && matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window { .. });
+    let poison = poison_of(job, plan, check.tensor, slot.round).filter(|_| poisoned(plan, slot, check.tensor));
     let past = slot.round.checked_sub(1).and_then(|round| Some((round, past_expectation(job, host, check, round)?)));
     let evidence = Evidence {
         dtype,
         shape: &tensor.shape,
         wrong: &wrong,
+        all: check.is_whole(),
         got,
         want: &want,
-        poison: poisoned.then(|| poison_word(dtype, slot.round)),
+        poison: poison.map(|poison| poison.0),
         previous: past.as_ref().map(|(round, bytes)| (*round, bytes.as_slice())),
         block: block_of(job, check.tensor),
     };
@@ -94,20 +105,103 @@ pub(super) fn mismatch(job: &Job, plan: &Plan, slot: &Slot, host: &HostSide, ind
     out
 }
 
-/// Elements that hold the poison where NaN may match NaN.
-pub(super) fn never_written(job: &Job, slot: &Slot, index: usize, unwritten: u64) -> Failure {
+/// How many elements failed, of how many.
+fn counted(census: &Census, check: &Check, name: &str) -> String {
+    let share = census.mismatched as f64 / census.compared.max(1) as f64 * 100.0;
+    let share = if share >= 0.01 { format!(" ({share:.2} %)") } else { String::new() };
+    let allowed = match check.tolerance.max_mismatches {
+        0 => String::new(),
+        n => format!(", {n} allowed"),
+    };
+    let of = if check.part.is_some() || check.mask.is_some() { "compared elements" } else { "elements" };
+    let what = if check.unordered { "have no match" } else { "are out of tolerance" };
+    format!("{} of {} {of} of `{name}` {what}{share}{allowed}", census.mismatched, census.compared)
+}
+
+/// Whether a tensor held the poison before the round, all of it or a part.
+fn poisoned(plan: &Plan, slot: &Slot, tensor: usize) -> bool {
+    let laid = matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window { .. });
+    plan.poison.iter().any(|p| p.tensor == tensor && (laid || p.always))
+}
+
+/// What is missing and what is too much, by value, each with how often.
+fn odd(check: &Check, tensor: &Tensor, work: &Work, index: usize) -> Vec<String> {
+    let Some(set) = &work.sets[index] else { return Vec::new() };
+    let mut sides: [Vec<(Number, u64)>; 2] = Default::default();
+    let mut beyond = [0u64; 2];
+    set.matched(tensor.dtype, &check.tolerance, &mut |side, number| {
+        let at = usize::from(side == Odd::Surplus);
+        let values = &mut sides[at];
+        let room = values.len() < MOST_NAMED;
+        match values.last_mut() {
+            Some((last, count)) if *last == number || (last.is_nan() && number.is_nan()) => *count += 1,
+            _ if room => values.push((number, 1)),
+            _ => beyond[at] += 1,
+        }
+    });
+    let named = |(number, count): &(Number, u64)| if *count > 1 { format!("{number} ({count} times)") } else { number.to_string() };
+    let side = |what: &str, values: &[(Number, u64)], beyond: u64| {
+        let more = if beyond > 0 { format!(" and {beyond} more") } else { String::new() };
+        (!values.is_empty()).then(|| format!("{what}: {}{more}", values.iter().map(named).collect::<Vec<_>>().join(", ")))
+    };
+    let [missing, surplus] = &sides;
+    [side("missing", missing, beyond[0]), side("too much", surplus, beyond[1])].into_iter().flatten().collect()
+}
+
+/// An expectation as an element of the dtype; of one that does not fit, the low bits.
+fn rounded(dtype: Dtype, number: Number) -> u64 {
+    dtype.encode(number).unwrap_or(match number {
+        Number::Int(value) => value as u64,
+        Number::Float(_) => 0,
+    })
+}
+
+/// Goes once more through the elements of a check whose programs are prepared; `None` where they have no values.
+fn blocks(round: Round<'_>, host: &HostSide, work: &Work, index: usize, each: Each<'_>) -> Option<()> {
+    let inputs = RoundInputs { plan: round.plan, slot: round.slot, host };
+    let source = source(round, &inputs, work, index).ok()?;
+    let mut registers = registers(host, index, round.slot.set);
+    source.blocks(0, source.elements(), &mut Gather::default(), registers.as_deref_mut(), each).ok().map(|_| ())
+}
+
+/// Tells of every element of a check: where it lies, its bits, and what is expected.
+pub(super) fn each(round: Round<'_>, host: &HostSide, work: &Work, index: usize, tell: &mut dyn FnMut(u64, u64, Option<Number>)) {
+    let dtype = round.job.tensors[round.job.checks[index].tensor].dtype;
+    blocks(round, host, work, index, &mut |got, want, places| {
+        for (i, &place) in places.iter().enumerate() {
+            tell(place, dtype.load(got, i), want.map(|want| want.number(i)));
+        }
+    });
+}
+
+/// Elements that hold the poison, which nothing excuses.
+pub(super) fn never_written(round: Round<'_>, host: &HostSide, work: &Work, index: usize, unwritten: u64, census: &Census) -> Failure {
+    let Round { job, plan, slot } = round;
     let check = &job.checks[index];
     let tensor = &job.tensors[check.tensor];
-    let elements = tensor.shape.elements();
-    let message = format!(
-        "{unwritten} of {elements} elements of `{}` were never written: they hold the poison, not a NaN of the kernel's",
-        tensor.name
-    );
+    let why = if tensor.dtype.is_float() {
+        "they hold the poison, not a NaN of the kernel's"
+    } else {
+        "they hold the value that was there before"
+    };
+    let message = format!("{unwritten} of {} elements of `{}` were never written: {why}", census.compared, tensor.name);
+    let mut patterns = Vec::new();
+    if let Some(poison) = poison_of(job, plan, check.tensor, slot.round)
+        && tensor.shape.elements() <= MOST_DESCRIBED
+    {
+        let mut places = Vec::new();
+        each(round, host, work, index, &mut |place, got, _| {
+            places.extend((got == poison.element(tensor.dtype, place)).then_some(place as usize))
+        });
+        places.sort_unstable();
+        patterns.extend(crate::check::region(&tensor.shape, &places));
+    }
     Failure {
         tensor: Some(tensor.name.clone()),
         check: Some(check.text.clone()),
-        compared: elements,
+        compared: census.compared,
         mismatched: unwritten,
+        patterns,
         ..failure(job, slot.round, slot.set, Kind::Mismatch, message)
     }
 }
@@ -126,7 +220,8 @@ fn evaluate(program: &Program, scratch: &Scratch, inputs: &dyn Inputs, round: u6
 }
 
 /// What an earlier round should have left: from its inputs, drawn again. Carried starts are not known any more.
-fn past_expectation(job: &Job, host: &HostSide, check: &crate::job::Check, round: u64) -> Option<Vec<u8>> {
+/// An expectation of a part is none of the tensor.
+fn past_expectation(job: &Job, host: &HostSide, check: &Check, round: u64) -> Option<Vec<u8>> {
     struct Past(Vec<(usize, Vec<u8>)>);
     impl Inputs for Past {
         fn bytes(&self, id: usize) -> &[u8] {
@@ -134,11 +229,14 @@ fn past_expectation(job: &Job, host: &HostSide, check: &crate::job::Check, round
         }
     }
     let set = host.set_of(round);
-    let want = &check.wants[check.want(set)];
+    let want = check.wants.get(check.want(set))?;
     let tensor = &job.tensors[check.tensor];
     let Want::Expr(program) = want else {
-        return golden(want, round, tensor.bytes()).ok().map(<[u8]>::to_vec);
+        return golden(want, round).ok().filter(|bytes| bytes.len() as u64 == tensor.bytes()).map(<[u8]>::to_vec);
     };
+    if program.shape() != &tensor.shape {
+        return None;
+    }
     let inputs: u64 = program.tensors().iter().map(|&id| job.tensors[id].bytes()).sum();
     if inputs + program.scratch_bytes(1) > MOST_REDRAWN {
         return None;

@@ -2,7 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::compute::{self, Computed, Made, Tools, of_set};
 use super::progress::{Phase, Progress};
+use super::work::Work;
 use super::{CHUNK, HASHED};
 use crate::data::{self, EVERY_ROUND, Key, Source};
 use crate::expr::{Registers, Scratch};
@@ -16,6 +18,10 @@ pub(super) struct Known {
     keys: Vec<Vec<Key>>,
     /// By tensor and set: fixed contents that expectations read.
     copies: Vec<Vec<Vec<u8>>>,
+    /// By tensor and set: fixed contents that others are computed from, and what comes of it.
+    computed: Vec<Vec<Vec<u8>>>,
+    /// Why some of `computed` have no value.
+    problem: Option<String>,
     /// Whether work is dealt to the pool.
     parallel: bool,
 }
@@ -23,6 +29,7 @@ pub(super) struct Known {
 /// The host's side of a lane: allocated once.
 pub(super) struct HostSide<'a> {
     pub known: &'a Known,
+    computed: Computed,
     /// By tensor: contents of the round that is checked, where nothing else holds them.
     drawn: Vec<Vec<u8>>,
     /// By tensor: what a carried tensor holds at the start of the round that is checked, by expectation.
@@ -33,6 +40,8 @@ pub(super) struct HostSide<'a> {
     pub scratch: Vec<Vec<Option<Scratch>>>,
     /// By check, want and thread.
     pub registers: Vec<Vec<Vec<std::sync::Mutex<Registers>>>>,
+    /// What checks need beyond their expectations.
+    pub work: Work,
     /// Whether work is dealt to the pool.
     pub parallel: bool,
     /// Carried tensors between fresh rounds.
@@ -61,7 +70,10 @@ impl Known {
                 _ => vec![Key::new(seed, &t.name)],
             })
             .collect();
-        let mut known = Known { keys, copies: vec![Vec::new(); job.tensors.len()], parallel: plan.schedule.host == Host::Pool };
+        let none = || vec![Vec::new(); job.tensors.len()];
+        let parallel = plan.schedule.host == Host::Pool;
+        let mut known = Known { keys, copies: none(), computed: none(), problem: None, parallel };
+        known.compute(job, progress);
         for (id, placement) in plan.tensors.iter().enumerate() {
             for set in 0..placement.held {
                 progress.enter(Phase::Setup, 0);
@@ -73,6 +85,33 @@ impl Known {
         known
     }
 
+    /// Makes the fixed contents that are computed, and those that they name.
+    fn compute(&mut self, job: &Job, progress: &Progress) {
+        for id in compute::order(job) {
+            let tensor = &job.tensors[id];
+            let sources = match &tensor.contents {
+                Contents::Fixed(source) => std::slice::from_ref(source),
+                Contents::Sets(sources) => sources,
+                Contents::None | Contents::Drawn(_) => continue,
+            };
+            for (set, source) in sources.iter().enumerate() {
+                progress.enter(Phase::Setup, 0);
+                let mut bytes = vec![0; tensor.bytes() as usize];
+                if let Source::Program(program) = source {
+                    let inputs = Made { drawn: &[], fixed: &self.computed, set: set as u32 };
+                    let mut tools = Tools::new(program, self.parallel);
+                    let made = compute::evaluate(program, &mut tools, &inputs, tensor, 0, self.parallel, &mut bytes);
+                    if let Err(message) = made {
+                        self.problem.get_or_insert(message);
+                    }
+                } else {
+                    self.write(source, job, id, set as u32, &mut bytes);
+                }
+                self.computed[id].push(bytes);
+            }
+        }
+    }
+
     /// The key of a tensor's random contents in a set.
     fn key(&self, tensor: usize, set: u32) -> Key {
         let keys = &self.keys[tensor];
@@ -81,29 +120,42 @@ impl Known {
 
     /// Writes a tensor's fixed contents.
     pub fn generate(&self, job: &Job, tensor: usize, set: u32, out: &mut [u8]) {
+        if let Some(bytes) = of_set(&self.computed, tensor, set) {
+            return out.copy_from_slice(bytes);
+        }
         // Fixed contents do not depend on the round and were validated when the job was resolved.
         if let Ok(Some(source)) = job.tensors[tensor].contents.source(0, set as usize) {
             self.write(&source, job, tensor, set, out);
         }
     }
 
-    /// Writes a tensor's contents of a round, and the hash of every [`HASHED`] elements while they are in cache (`hashes` may be empty).
+    /// Writes a tensor's contents of a round (`made`, where they are known), and the hash of every [`HASHED`] elements while they are in cache (`hashes` may be empty).
     ///
     /// *Errors*: a number of the source that this round cannot have.
-    pub fn draw(&self, job: &Job, tensor: usize, set: u32, round: u64, out: &mut [u8], hashes: &mut [u64]) -> Result<(), String> {
+    #[allow(clippy::too_many_arguments)]
+    fn draw(
+        &self,
+        job: &Job,
+        tensor: usize,
+        set: u32,
+        round: u64,
+        made: Option<&[u8]>,
+        out: &mut [u8],
+        hashes: &mut [u64],
+    ) -> Result<(), String> {
         let contents = &job.tensors[tensor].contents;
         let varying;
         let source = match contents.constant_source(set as usize) {
             Some(source) => source,
             None => {
                 let Some(source) = contents.source(round, set as usize)? else { return Ok(()) };
-                data::validate(&source, job.tensors[tensor].dtype, job.tensors[tensor].shape.elements())?;
+                data::validate(&source, job.tensors[tensor].dtype, job.tensors[tensor].shape.elements()).map_err(|e| e.message)?;
                 varying = source;
                 &varying
             }
         };
         let time = if contents.is_drawn() { round as u32 } else { EVERY_ROUND };
-        let copied = self.copies[tensor].get(set as usize);
+        let copied = made.or_else(|| of_set(&self.computed, tensor, set)).or(self.copies[tensor].get(set as usize).map(Vec::as_slice));
         let dtype = job.tensors[tensor].dtype;
         let key = self.key(tensor, set);
         let fill = |first: usize, part: &mut [u8]| match copied {
@@ -140,23 +192,13 @@ impl Known {
             data::fill(source, dtype, key, EVERY_ROUND, 0, out);
         }
     }
-
-    /// The bits of the one element of a tensor in a round.
-    pub fn element(&self, job: &Job, tensor: usize, set: u32, round: u64) -> Result<u64, String> {
-        let mut bytes = [0u8; 8];
-        let size = job.tensors[tensor].dtype.size();
-        self.draw(job, tensor, set, round, &mut bytes[..size], &mut [])?;
-        Ok(u64::from_le_bytes(bytes))
-    }
 }
 
 /// The tensors that expectations read.
 fn expected(job: &Job) -> impl Iterator<Item = (usize, &Tensor)> {
     let mut expected = vec![false; job.tensors.len()];
-    for want in job.checks.iter().flat_map(|check| &check.wants) {
-        if let Want::Expr(program) = want {
-            program.tensors().iter().for_each(|&id| expected[id] = true);
-        }
+    for &id in job.programs().flat_map(|program| program.tensors()) {
+        expected[id] = true;
     }
     job.tensors.iter().enumerate().filter(move |&(id, _)| expected[id])
 }
@@ -189,11 +231,13 @@ impl<'a> HostSide<'a> {
         };
         let mut host = HostSide {
             known,
+            computed: Computed::new(job, known.parallel),
             drawn: vec![Vec::new(); job.tensors.len()],
             carried: vec![Vec::new(); job.tensors.len()],
             next: vec![Vec::new(); job.tensors.len()],
             scratch,
             registers,
+            work: Work::new(job, threads),
             parallel: known.parallel,
             kept: Vec::new(),
             order,
@@ -235,17 +279,40 @@ impl<'a> HostSide<'a> {
         SetOrder { epoch: None, permutation: vec![0; self.order.sets as usize], ..self.order }.set(round)
     }
 
-    /// As [`Known::draw`].
+    /// Makes the contents of a round that are computed, and those that they name. Comes before [`HostSide::draw`] in the round.
+    ///
+    /// *Errors*: an expression without a value, or with one that its tensor cannot hold.
+    pub fn begin(&mut self, job: &Job, set: u32, round: u64) -> Result<(), String> {
+        let known = self.known;
+        if let Some(problem) = &known.problem {
+            return Err(problem.clone());
+        }
+        let draw = |id: usize, out: &mut [u8]| known.draw(job, id, set, round, None, out, &mut []);
+        self.computed.begin(job, (set, round), known.parallel, draw, &known.computed)
+    }
+
+    /// Writes a tensor's contents of a round, and the hash of every [`HASHED`] elements while they are in cache (`hashes` may be empty).
+    ///
+    /// *Errors*: a number of the source that this round cannot have.
     pub fn draw(&self, job: &Job, tensor: usize, set: u32, round: u64, out: &mut [u8], hashes: &mut [u64]) -> Result<(), String> {
-        self.known.draw(job, tensor, set, round, out, hashes)
+        self.known.draw(job, tensor, set, round, self.computed.of(tensor, set, round)?, out, hashes)
+    }
+
+    /// The bits of the one element of a tensor in a round.
+    pub fn element(&self, job: &Job, tensor: usize, set: u32, round: u64) -> Result<u64, String> {
+        let mut bytes = [0u8; 8];
+        let size = job.tensors[tensor].dtype.size();
+        self.draw(job, tensor, set, round, &mut bytes[..size], &mut [])?;
+        Ok(u64::from_le_bytes(bytes))
     }
 
     /// Draws the contents that only expectations read, for the round that is checked.
     pub fn draw_for_check(&mut self, job: &Job, set: u32, round: u64) -> Result<(), String> {
         for id in 0..self.drawn.len() {
             if !self.drawn[id].is_empty() {
+                self.begin(job, set, round)?;
                 let mut bytes = std::mem::take(&mut self.drawn[id]);
-                let result = self.known.draw(job, id, set, round, &mut bytes, &mut []);
+                let result = self.draw(job, id, set, round, &mut bytes, &mut []);
                 self.drawn[id] = bytes;
                 result?;
             }

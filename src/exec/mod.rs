@@ -7,22 +7,27 @@
 mod board;
 mod build;
 mod collect;
+mod compute;
+mod elements;
 mod explain;
 mod fresh;
+mod gather;
+mod holds;
 mod host;
 mod lane;
 mod progress;
 mod salvage;
 mod session;
 mod slot;
+mod work;
 
 use std::time::Instant;
 
 use crate::check::Census;
 use crate::device::{Device, DeviceError, Trace};
-use crate::job::{Check, Job};
+use crate::job::{Check, Condition, Every, Job};
 use crate::plan::{Host, Plan};
-use crate::verdict::{CheckReport, Event, Failure, Kind, Report, Salvage, Times, Verdict};
+use crate::verdict::{CheckReport, Event, Failure, Kind, Reached, Report, Salvage, Times, Verdict};
 
 pub use progress::{LaneProgress, MOST_LANES, Phase, Progress};
 
@@ -48,6 +53,8 @@ pub(crate) const HASHED: u64 = crate::expr::BLOCK as u64;
 pub(crate) struct Tally {
     pub run: u64,
     pub checked: u64,
+    /// Rounds in which a check was left out, as the spec asks.
+    pub left_out: u64,
     pub failed_rounds: u64,
     pub explained: u64,
     pub checks: Vec<CheckReport>,
@@ -66,11 +73,14 @@ impl Tally {
     fn new(job: &Job) -> Tally {
         let check = |c: &Check| CheckReport {
             text: c.text.clone(),
-            tolerance: c.tolerance.to_string(),
-            default_tolerance: c.default_tolerance,
+            tolerance: if c.wants.is_empty() { String::new() } else { c.tolerance.words() },
+            default_tolerance: c.default_tolerance && !c.wants.is_empty(),
+            metrics: c.tolerance.metrics().map(|(metric, limit)| Reached { metric, value: metric.best(), limit }).collect(),
             ..CheckReport::default()
         };
-        Tally { checks: job.checks.iter().map(check).collect(), ..Tally::empty() }
+        let condition = |c: &Condition| CheckReport { text: c.text.clone(), condition: true, ..CheckReport::default() };
+        let checks = job.checks.iter().map(check).chain(job.conditions.iter().map(condition)).collect();
+        Tally { checks, ..Tally::empty() }
     }
 
     /// One of no job.
@@ -78,6 +88,7 @@ impl Tally {
         Tally {
             run: 0,
             checked: 0,
+            left_out: 0,
             failed_rounds: 0,
             explained: 0,
             checks: Vec::new(),
@@ -99,7 +110,7 @@ impl Tally {
 
     /// Takes out what was found; what was allocated stays.
     fn clear(&mut self) {
-        (self.run, self.checked, self.failed_rounds, self.explained) = (0, 0, 0, 0);
+        (self.run, self.checked, self.left_out, self.failed_rounds, self.explained) = (0, 0, 0, 0, 0);
         self.checks.iter_mut().for_each(CheckReport::clear);
         self.failures.clear();
         self.salvage.errors.clear();
@@ -111,6 +122,7 @@ impl Tally {
     fn merge(&mut self, later: &Tally) {
         self.run += later.run;
         self.checked += later.checked;
+        self.left_out += later.left_out;
         self.failed_rounds += later.failed_rounds;
         self.last_failed = later.last_failed.or(self.last_failed);
         self.checks.iter_mut().zip(&later.checks).for_each(|(check, later)| check.merge(later));
@@ -212,6 +224,7 @@ impl Executor<'_> {
             rounds: self.job.rounds.count,
             run: tally.run,
             checked: tally.checked,
+            left_out: tally.left_out,
             failed_rounds: tally.failed_rounds,
             checks: tally.checks,
             failures: tally.failures,
@@ -232,12 +245,14 @@ fn verdict(job: &Job, tally: &Tally) -> Verdict {
         let unknown = !tally.failures.is_empty() && tally.failures.iter().all(|f| f.kind == Kind::Evaluation);
         return if unknown { Verdict::Error } else { Verdict::Fail };
     }
-    if job.checks.is_empty() {
+    if tally.checks.is_empty() {
         return Verdict::Unchecked;
     }
     // Nothing run, or a round without its checks, is never a pass.
     let whole = tally.run == job.rounds.count && tally.checked == tally.run && tally.run > 0;
-    let counted = tally.checks.iter().all(|c| c.rounds == tally.run && c.elements > 0);
+    let every = job.checks.iter().map(|c| c.every).chain(job.conditions.iter().map(|c| c.every));
+    let asked = |every: Every| every.due(tally.run, job.rounds.count);
+    let counted = tally.checks.iter().zip(every).all(|(c, every)| c.rounds == asked(every) && (c.condition || c.elements > 0));
     if whole && counted { Verdict::Pass } else { Verdict::Error }
 }
 

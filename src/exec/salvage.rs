@@ -31,15 +31,19 @@ impl Lane<'_, '_> {
             if first || !session.carries {
                 let mut apart = Tally::new(self.job);
                 collect::check(self.job, self.plan, slot, &mut self.host, &mut apart);
-                self.tally.salvage.checks.extend(self.job.checks.iter().zip(&apart.checks).map(|(check, found)| {
-                    let failure = apart.failures.iter().find(|f| f.check.as_ref() == Some(&check.text));
+                let checks = self.job.checks.iter().map(|c| (&c.text, vec![c.tensor]));
+                let conditions = self.job.conditions.iter().map(|c| (&c.text, c.program.after_tensors().to_vec()));
+                // What a round leaves out as the spec asks is not said to be right.
+                let evaluated = checks.chain(conditions).zip(&apart.checks).filter(|(_, found)| found.left_out == 0);
+                self.tally.salvage.checks.extend(evaluated.map(|((text, outputs), found)| {
+                    let failure = apart.failures.iter().find(|f| f.check.as_ref() == Some(text));
                     let problem = match failure {
-                        _ if slot.lost.contains(&check.tensor) => Some(LOST.into()),
+                        _ if outputs.iter().any(|output| slot.lost.contains(output)) => Some(LOST.into()),
                         Some(failure) => Some(failure.message.clone()),
                         None if found.failed_rounds > 0 => Some("it is wrong".into()),
                         None => None,
                     };
-                    Salvaged { round: slot.round, check: check.text.clone(), problem }
+                    Salvaged { round: slot.round, check: text.clone(), problem }
                 }));
             }
             slot.lost.clear();

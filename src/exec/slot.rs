@@ -5,7 +5,7 @@ use super::session::{Session, broken, range};
 use super::{HASHED, Stop};
 use crate::device::{Device, DeviceError, Mapped, Mem, Point, Queue};
 use crate::job::Job;
-use crate::plan::{Plan, Trust, poison_word};
+use crate::plan::{Plan, Trust, poison_of};
 
 /// One set of buffers, and the round that is in it.
 pub(super) struct Slot {
@@ -105,16 +105,16 @@ impl Slot {
             let memory = self.to_fill[at];
             self.map(memory, session.memory(self.index, memory), device)?;
         }
+        host.begin(job, self.set, self.round).map_err(failed)?;
         for (index, fill) in plan.fills.iter().enumerate() {
             let bytes = self.mapped[fill.to.memory as usize].as_deref_mut().ok_or_else(|| broken("a filled memory is not mapped"))?;
-            host.known
-                .draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index])
+            host.draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index])
                 .map_err(failed)?;
         }
         for (index, var) in job.vars.iter().enumerate() {
             let mut problem = None;
             let mut element = |tensor| {
-                host.known.element(job, tensor, self.set, self.round).unwrap_or_else(|message| {
+                host.element(job, tensor, self.set, self.round).unwrap_or_else(|message| {
                     problem = Some(message);
                     0
                 })
@@ -127,7 +127,7 @@ impl Slot {
             self.vars[index] = word;
         }
         for poisoned in &plan.poison {
-            self.vars[poisoned.var as usize] = poison_word(job.tensors[poisoned.tensor].dtype, self.round).into();
+            self.vars[poisoned.var as usize] = poison_of(job, poisoned.tensor, self.round).into();
         }
         Ok(())
     }

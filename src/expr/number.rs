@@ -120,7 +120,7 @@ pub(super) fn float_to_int(dtype: Dtype, x: f64) -> i128 {
 pub(super) fn int_to_float(dtype: Dtype, x: i128) -> f64 {
     match dtype {
         Dtype::F32 => (x as f32).into(),
-        Dtype::F16 | Dtype::Bf16 => {
+        Dtype::F16 | Dtype::Bf16 | Dtype::F8e4m3 | Dtype::F8e5m2 => {
             // Rounded to odd: a second rounding to fewer bits cannot err.
             let near = x as f64;
             let back = near as i128;
@@ -150,6 +150,8 @@ pub(super) fn round_to(dtype: Dtype, x: f64) -> f64 {
         Dtype::F32 => (x as f32).into(),
         Dtype::F16 => Narrow::F16.round(x),
         Dtype::Bf16 => Narrow::Bf16.round(x),
+        Dtype::F8e4m3 => Narrow::F8e4m3.round(x),
+        Dtype::F8e5m2 => Narrow::F8e5m2.round(x),
         _ => x,
     }
 }

@@ -107,6 +107,8 @@ impl Resolver<'_> {
             Data::Uniform(u) => named([("low", &u.low), ("high", &u.high)]),
             Data::Normal(n) => named([("mean", &n.mean), ("std", &n.std)]),
             Data::Integers(i) => named([("low", &i.low), ("high", &i.high)]),
+            Data::Expr(text) => self.loose_text(&at, text, &scope),
+            Data::Repeat(values) => values.iter().enumerate().for_each(|(index, value)| self.loose_num(&at.to(index), value, &scope)),
             Data::Zeros | Data::Ones | Data::Values(_) | Data::File(_) => {}
         }
     }

@@ -2,20 +2,25 @@
 //! All semantic diagnostics are made here. No user code is run and no device is opened.
 
 mod checks;
+mod computed;
+mod conditions;
 mod flow;
 mod kernels;
 mod launch;
 mod loose;
 mod names;
+mod parts;
 mod places;
 mod sets;
 mod source;
 mod steps;
 mod tensors;
+mod tolerances;
 mod unroll;
 mod unused;
 mod values;
 mod views;
+mod wants;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +28,11 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::check::Tolerance;
+use crate::check::{Multiset, Part, Tolerance};
 use crate::data::{Npy, Source};
 use crate::device::{KernelSource, Word};
 use crate::diag::{Diagnostic, Place, TextError};
-use crate::expr::{Program, Scalar};
+use crate::expr::{Binary, Program, Scalar};
 use crate::spec::{Backend, Loaded, Order};
 use crate::tensor::{Access, Dtype, Number, RangeError, Shape};
 
@@ -57,7 +62,22 @@ pub struct Job {
     pub sets: Vec<String>,
     pub rounds: Rounds,
     pub checks: Vec<Check>,
+    /// Claims of which no single tensor is the subject. In reports they come after the checks.
+    pub conditions: Vec<Condition>,
     pub limits: Limits,
+}
+
+impl Job {
+    /// The tensors that are read back after a round; one may come more than once.
+    pub fn read_back(&self) -> impl Iterator<Item = usize> + '_ {
+        let named = |condition: &'_ Condition| condition.program.after_tensors().to_vec();
+        self.checks.iter().map(|check| check.tensor).chain(self.conditions.iter().flat_map(named))
+    }
+
+    /// Every program that a check evaluates.
+    pub fn programs(&self) -> impl Iterator<Item = &Arc<Program>> + '_ {
+        self.checks.iter().flat_map(Check::programs).chain(self.conditions.iter().flat_map(Condition::programs))
+    }
 }
 
 /// A tensor with its contents at the start of a round.
@@ -193,26 +213,99 @@ pub struct Rounds {
     pub order: Order,
 }
 
-/// One claim about one tensor.
+/// One claim about one tensor, or a part of it.
 #[derive(Clone, Debug)]
 pub struct Check {
     pub tensor: usize,
-    /// What the tensor must be: one for all rounds, or one per set.
+    /// The box that is compared; `None` for all of the tensor.
+    pub part: Option<Part>,
+    /// Only elements where it is true are compared. Of the tensor's shape, or the part's.
+    pub mask: Option<Arc<Program>>,
+    /// What the tensor must be: one for all rounds, or one per set; none where it must be written, whatever with.
+    /// Of the tensor's shape, or the part's.
     pub wants: Vec<Want>,
     /// Its expectation is what the carried tensor holds at the start of the next round.
     pub keeps: bool,
     pub tolerance: Tolerance,
     /// The tolerance is the dtype's default.
     pub default_tolerance: bool,
+    /// The elements may come in any order.
+    pub unordered: bool,
+    /// No element may hold the poison.
+    pub written: bool,
+    pub every: Every,
     pub place: Place,
     /// The claim in the spec's words.
     pub text: String,
+}
+
+/// A claim about tensors at the start and at the end of a round.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// One truth value.
+    pub program: Arc<Program>,
+    /// Where it compares two numbers: both, and the sign between them.
+    pub sides: Option<(Arc<Program>, Binary, Arc<Program>)>,
+    /// It asks for NaN or finite values itself, so NaN at the end of a round does not make it false.
+    pub asks_nan: bool,
+    pub every: Every,
+    pub place: Place,
+    /// The claim in the spec's words.
+    pub text: String,
+}
+
+impl Condition {
+    /// The whole, and both sides where it compares two numbers.
+    pub fn programs(&self) -> impl Iterator<Item = &Arc<Program>> + '_ {
+        [Some(&self.program), self.sides.as_ref().map(|s| &s.0), self.sides.as_ref().map(|s| &s.2)].into_iter().flatten()
+    }
+}
+
+/// In which rounds a claim is checked: every so many, and the last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Every(pub u64);
+
+impl Every {
+    /// Whether a round of so many is one of them.
+    pub fn is_due(self, round: u64, count: u64) -> bool {
+        (round + 1).is_multiple_of(self.0.max(1)) || round + 1 == count
+    }
+
+    /// How many of the first `run` rounds of so many are.
+    pub fn due(self, run: u64, count: u64) -> u64 {
+        let every = self.0.max(1);
+        run / every + u64::from(run > 0 && run == count && !count.is_multiple_of(every))
+    }
 }
 
 impl Check {
     /// Index into `wants` for a round with this set.
     pub fn want(&self, set: u32) -> usize {
         if self.wants.len() > 1 { set as usize } else { 0 }
+    }
+
+    /// Its expectations that are expressions, and its mask.
+    pub fn programs(&self) -> impl Iterator<Item = &Arc<Program>> + '_ {
+        let wants = self.wants.iter().filter_map(|want| match want {
+            Want::Expr(program) => Some(program),
+            Want::Bytes(_) | Want::File { .. } => None,
+        });
+        wants.chain(&self.mask)
+    }
+
+    /// Elements that are compared, before a mask.
+    pub fn elements(&self, tensor: &Tensor) -> u64 {
+        self.part.as_ref().map_or(tensor.shape.elements(), Part::elements)
+    }
+
+    /// What sorting the elements takes. *Units*: bytes.
+    pub fn sorted_bytes(&self, tensor: &Tensor) -> u64 {
+        if self.unordered { Multiset::bytes(tensor.dtype, self.elements(tensor)) } else { 0 }
+    }
+
+    /// Whether all elements are compared in their order: the expectation is then known of every element.
+    pub fn is_whole(&self) -> bool {
+        self.part.is_none() && self.mask.is_none() && !self.unordered
     }
 }
 
@@ -314,6 +407,24 @@ impl Contents {
             Contents::Sets(sources) => sources.get(set),
             Contents::None | Contents::Drawn(_) => None,
         }
+    }
+
+    /// The sources, one for each set where those differ.
+    pub fn sources(&self) -> &[Source] {
+        match self {
+            Contents::None => &[],
+            Contents::Fixed(source) => std::slice::from_ref(source),
+            Contents::Drawn(draw) => std::slice::from_ref(&draw.source),
+            Contents::Sets(sources) => sources,
+        }
+    }
+
+    /// The expressions that give the contents.
+    pub fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.sources().iter().filter_map(|source| match source {
+            Source::Program(program) => Some(&**program),
+            _ => None,
+        })
     }
 
     /// Whether every round has its own contents.
@@ -420,6 +531,21 @@ mod tests {
             }
         }
         Scalar::bind(&crate::expr::parse(text).expect("an expression"), &Round, place).expect("a scalar")
+    }
+
+    #[test]
+    fn the_last_round_is_always_checked() {
+        let due = |every, count| (0..count).filter(|&round| Every(every).is_due(round, count)).collect::<Vec<_>>();
+        assert_eq!(due(1, 3), [0, 1, 2]);
+        assert_eq!(due(10, 25), [9, 19, 24]);
+        assert_eq!(due(10, 20), [9, 19]);
+        assert_eq!(due(10, 3), [2]);
+        for (every, count) in [(1, 3), (10, 25), (10, 20), (10, 3), (3, 1)] {
+            for run in 0..=count {
+                let found = (0..run).filter(|&round| Every(every).is_due(round, count)).count() as u64;
+                assert_eq!(Every(every).due(run, count), found, "{every} {count} {run}");
+            }
+        }
     }
 
     #[test]

@@ -145,9 +145,9 @@ impl<'a> Resolver<'a> {
         let mut tensors = self.tensors();
         let kernels = self.kernels();
         let lowered = self.steps(&mut tensors, &kernels, rounds);
-        let checks = self.checks(&tensors, &lowered, rounds);
+        let (checks, conditions) = self.checks(&tensors, &lowered, rounds);
         self.flow(&tensors, &lowered);
-        self.unused(&tensors, &kernels, &lowered);
+        self.unused(&tensors, &kernels, &lowered, &conditions);
         self.header();
         let clean = self.problems.borrow().iter().all(|d| d.severity < crate::diag::Severity::Error);
         if !clean || !self.loaded.diagnostics.iter().all(|d| d.severity < crate::diag::Severity::Error) {
@@ -175,6 +175,7 @@ impl<'a> Resolver<'a> {
             sets: self.set_names(),
             rounds: rounds?,
             checks,
+            conditions,
             limits: self.limits(),
         })
     }

@@ -14,6 +14,8 @@ pub(super) struct Places<'a> {
     round: Option<&'static str>,
     loops: &'a [(String, i128)],
     tensors: Option<&'a IndexMap<String, Option<Tensor>>>,
+    /// By tensor, whether a step writes it; `None` where nothing may be said of the end of a round.
+    written: Option<&'a [bool]>,
 }
 
 impl<'a> Places<'a> {
@@ -21,22 +23,33 @@ impl<'a> Places<'a> {
     pub fn constant(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)]) -> Places<'a> {
         const WHY: &str =
             "`round` may stand in scalars, grids, `each_round` and expectations, not here: this is fixed when the job is planned";
-        Places { resolver, round: Some(WHY), loops, tensors: None }
+        Places { resolver, round: Some(WHY), loops, tensors: None, written: None }
     }
 
     /// Dims, loop variables and `round`.
     pub fn per_round(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)]) -> Places<'a> {
-        Places { resolver, round: None, loops, tensors: None }
+        Places { resolver, round: None, loops, tensors: None, written: None }
     }
 
     /// All that may be named anywhere, where only names are looked up.
     pub fn anything(resolver: &'a Resolver<'a>, loops: &'a [(String, i128)], tensors: &'a IndexMap<String, Option<Tensor>>) -> Places<'a> {
-        Places { resolver, round: None, loops, tensors: Some(tensors) }
+        Places { resolver, round: None, loops, tensors: Some(tensors), written: None }
+    }
+
+    /// Dims and the contents of other tensors; `round` where they are drawn in every one.
+    pub fn contents(resolver: &'a Resolver<'a>, tensors: &'a IndexMap<String, Option<Tensor>>, drawn: bool) -> Places<'a> {
+        const WHY: &str = "`data` is the same in every round: contents that depend on `round` are `each_round = { expr = \"...\" }`";
+        Places { resolver, round: (!drawn).then_some(WHY), loops: &[], tensors: Some(tensors), written: None }
     }
 
     /// Dims, `round` and the contents of tensors at the start of the round.
     pub fn expectation(resolver: &'a Resolver<'a>, tensors: &'a IndexMap<String, Option<Tensor>>) -> Places<'a> {
-        Places { resolver, round: None, loops: &[], tensors: Some(tensors) }
+        Places { resolver, round: None, loops: &[], tensors: Some(tensors), written: None }
+    }
+
+    /// As an expectation, and what tensors hold at the end of the round.
+    pub fn condition(resolver: &'a Resolver<'a>, tensors: &'a IndexMap<String, Option<Tensor>>, written: &'a [bool]) -> Places<'a> {
+        Places { written: Some(written), ..Places::expectation(resolver, tensors) }
     }
 }
 
@@ -74,6 +87,21 @@ impl Scope for Places<'_> {
             return Some(Name::Refused(format!(
                 "`{name}` has no contents at the start of a round: give it `data` or `each_round`, or write its expectation out"
             )));
+        }
+        Some(Name::Tensor { id, dtype: tensor.dtype, shape: &tensor.shape })
+    }
+
+    fn after(&self, name: &str) -> Option<Name<'_>> {
+        let resolver = self.resolver;
+        let (Some(tensors), Some(written)) = (self.tensors, self.written) else {
+            let why = format!("`after({name})` may not stand here: the end of the round belongs to `holds`");
+            return self.get(name).map(|_| Name::Refused(why));
+        };
+        let Some((id, _, tensor)) = tensors.get_full(name) else { return self.get(name) };
+        resolver.use_name(name);
+        let Some(tensor) = tensor else { return Some(Name::Refused(String::new())) };
+        if !written.get(id).copied().unwrap_or(false) {
+            return Some(Name::Refused(format!("no step writes `{name}`: `after({name})` is what was put there")));
         }
         Some(Name::Tensor { id, dtype: tensor.dtype, shape: &tensor.shape })
     }

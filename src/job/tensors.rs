@@ -53,6 +53,7 @@ impl Resolver<'_> {
             }
         }
         self.set_names_differ();
+        self.computed(&mut tensors);
         tensors
     }
 
@@ -111,7 +112,9 @@ impl Resolver<'_> {
         if let Some(data) = &tensor.each_round {
             let draw = self.contents(&at.to("each_round"), data, dtype, &shape, true)?;
             let constant =
-                matches!(draw.source, Source::Fill(_) | Source::Values(_) | Source::Range { .. } | Source::File(_)) && !draw.varies();
+                matches!(draw.source, Source::Fill(_) | Source::Values(_) | Source::Repeat(_) | Source::Range { .. } | Source::File(_))
+                    && !draw.varies()
+                    && !matches!(data, Data::Expr(_));
             if constant {
                 self.report(
                     Diagnostic::error("not-drawn", at.to("each_round"), format!("`{}` gives every round the same contents", data.name()))
@@ -224,6 +227,9 @@ impl Resolver<'_> {
                     None => None,
                 }
             }
+            // Tensors that it names may stand behind this one: `computed` puts the program here when all are known.
+            Data::Expr(_) => fixed(Source::Fill(0)),
+            Data::Repeat(values) => fixed(Source::Repeat(self.repeated(&at.to("repeat"), values, dtype, shape)?)),
             Data::Values(values) => fixed(Source::Values(self.values(&at.to("values"), values, dtype, shape)?)),
             Data::Range(r) => {
                 let ([start, step], numbers) = two("range", ["start", "step"], [&r.start, &r.step], [zero, one])?;
@@ -269,8 +275,10 @@ impl Resolver<'_> {
         for round in [0, last] {
             let when = if draw.varies() { format!(" (in round {round})") } else { String::new() };
             let source = draw.at(round).map_err(|e| self.report_text("expression", at, e)).ok()?;
-            if let Err(message) = data::validate(&source, dtype, shape.elements()) {
-                self.report(Diagnostic::error("bad-contents", at.clone(), format!("{message}{when}")));
+            if let Err(data::Refusal { part, message }) = data::validate(&source, dtype, shape.elements()) {
+                // A number that the spec leaves out has no place.
+                let number = part.filter(|part| data.gives(part)).map(|part| at.to(data.name()).to(part));
+                self.report(Diagnostic::error("bad-contents", number.unwrap_or(at.clone()), format!("{message}{when}")));
                 return None;
             }
         }

@@ -272,7 +272,9 @@ impl Unroller<'_, '_> {
     /// The element of a tensor that is passed by value.
     fn element(&mut self, id: usize) -> Option<Word> {
         let tensor = self.tensor(id)?;
-        if let Contents::Fixed(source) = &tensor.contents {
+        if let Contents::Fixed(source) = &tensor.contents
+            && !matches!(source, Source::Program(_))
+        {
             let mut bytes = [0u8; 8];
             let key = Key::new(self.rounds.map_or(0, |r| r.seed), &tensor.name);
             data::fill(source, tensor.dtype, key, data::EVERY_ROUND, 0, &mut bytes[..tensor.dtype.size()]);

@@ -1,12 +1,13 @@
 //! What is declared and used by nothing: warnings, most often of a misspelt name elsewhere.
 
+use super::Condition;
 use super::names::Resolver;
 use super::steps::{Kernels, Lowered, Tensors};
 use crate::diag::{Diagnostic, Place};
 
 impl Resolver<'_> {
     /// Warns of what is declared and never used: most often a misspelt name elsewhere.
-    pub(super) fn unused(&self, tensors: &Tensors, kernels: &Kernels, lowered: &Lowered) {
+    pub(super) fn unused(&self, tensors: &Tensors, kernels: &Kernels, lowered: &Lowered, conditions: &[Condition]) {
         // While something is broken, what would have used a name may be what is missing.
         let broken = |d: &Diagnostic| d.severity == crate::diag::Severity::Error;
         if self.problems.borrow().iter().any(broken) || self.loaded.diagnostics.iter().any(broken) {
@@ -27,7 +28,8 @@ impl Resolver<'_> {
         }
         for (id, (name, tensor)) in tensors.iter().enumerate() {
             let at = root.to("tensors").to(name);
-            let checked = self.spec.checks.iter().any(|c| c.tensor.as_ref() == Some(name));
+            let claimed = conditions.iter().any(|c| c.program.after_tensors().contains(&id));
+            let checked = claimed || self.spec.checks.iter().any(|c| c.tensor_name() == Some(name.as_str()));
             if written[id] && !read[id] && !checked {
                 self.report(
                     Diagnostic::warning(super::UNUSED, at.key(), format!("tensor `{name}` is written, and nothing reads or checks it"))

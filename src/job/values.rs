@@ -52,6 +52,29 @@ impl Resolver<'_> {
         ok.then(|| bytes.into())
     }
 
+    /// The bytes of a list that is repeated until a tensor is full.
+    pub(super) fn repeated(&self, at: &Place, values: &[Num], dtype: Dtype, shape: &Shape) -> Option<Arc<[u8]>> {
+        if values.is_empty() {
+            self.report(Diagnostic::error("wrong-count", at.clone(), "there is no number to repeat").help("write one, or `\"zeros\"`"));
+            return None;
+        }
+        if values.len() as u64 > shape.elements() {
+            self.report(
+                Diagnostic::error(
+                    "wrong-count",
+                    at.clone(),
+                    format!("{} numbers to repeat, shape {shape} has {} elements: the last are never used", values.len(), shape.elements()),
+                )
+                .help("leave them out"),
+            );
+            return None;
+        }
+        // Every number is looked at, also after a wrong one.
+        let bits: Vec<Option<u64>> = values.iter().enumerate().map(|(index, value)| self.bits(&at.to(index), value, dtype)).collect();
+        let bits: Option<Vec<u64>> = bits.into_iter().collect();
+        Some(bits?.iter().flat_map(|bits| bits.to_le_bytes().into_iter().take(dtype.size())).collect())
+    }
+
     fn collect(&self, at: &Place, values: &[Nested], dtype: Dtype, extents: &[u64], bytes: &mut Vec<u8>, ok: &mut bool) {
         if let [extent, ..] = extents
             && values.len() as u64 != *extent
@@ -109,7 +132,7 @@ impl Resolver<'_> {
         };
         if !npy.dtype_matches(dtype) {
             self.report(
-                Diagnostic::error("file", at.clone(), format!("`{path}` holds {}, the tensor is {dtype}", npy.descr()))
+                Diagnostic::error("file", at.clone(), format!("`{path}` holds {}, the tensor is {dtype}", npy.describe_dtype()))
                     .help("change the tensor's dtype, or convert the file: `np.save(path, a.astype(...))`"),
             );
             return None;

@@ -142,16 +142,15 @@ impl<'a> Draft<'a> {
         draft.place_pristine()?;
         draft.place_carried()?;
         draft.place_slot()?;
-        if trust != Trust::Fast {
-            let mut words: Vec<crate::tensor::Dtype> = Vec::new();
-            for id in draft.outputs() {
-                let dtype = job.tensors[id].dtype;
-                let at = words.iter().position(|d| *d == dtype).unwrap_or_else(|| {
-                    words.push(dtype);
-                    words.len() - 1
-                });
-                draft.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16 });
-            }
+        let must_write = |id: usize| job.checks.iter().any(|c| c.written && c.tensor == id);
+        let mut words: Vec<u32> = Vec::new();
+        for id in draft.outputs().into_iter().filter(|&id| trust != Trust::Fast || must_write(id)) {
+            let word = trust::poison_of(job, id, 0);
+            let at = words.iter().position(|of| *of == word).unwrap_or_else(|| {
+                words.push(word);
+                words.len() - 1
+            });
+            draft.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16, always: must_write(id) });
         }
         draft.cmds = draft.round(0, &trust::Mode { poison: Poison::Full, all_guards: true, guards: trust != Trust::Fast });
         Ok(draft)
@@ -207,7 +206,7 @@ impl<'a> Draft<'a> {
     ) -> Result<Plan, PlanError> {
         let job = self.job;
         let poison = |&id: &usize| {
-            let word = trust::poison_word(job.tensors[id].dtype, 0);
+            let word = trust::poison_of(job, id, 0);
             let home = self.tensors[id].home?;
             Some(Cmd::Fill { dst: slice(home, self.tensors[id].bytes), pattern: Word::Const(word.into()) })
         };

@@ -59,6 +59,8 @@ pub(super) struct Use {
     pub checked: bool,
     /// An expectation reads its contents.
     pub expected: bool,
+    /// Its contents are computed, or others' from them.
+    pub computed: bool,
     pub first: Option<u32>,
     pub last: u32,
 }
@@ -80,15 +82,16 @@ pub(super) fn uses(job: &Job) -> Vec<Use> {
             uses[id].by_value = true;
         }
     }
-    for check in &job.checks {
-        uses[check.tensor].checked = true;
-        for want in &check.wants {
-            if let Want::Expr(program) = want {
-                for &id in program.tensors() {
-                    uses[id].expected = true;
-                }
-            }
+    for (id, tensor) in job.tensors.iter().enumerate() {
+        for program in tensor.contents.programs() {
+            program.tensors().iter().chain([&id]).for_each(|&id| uses[id].computed = true);
         }
+    }
+    for id in job.read_back() {
+        uses[id].checked = true;
+    }
+    for &id in job.programs().flat_map(|program| program.tensors()) {
+        uses[id].expected = true;
     }
     uses
 }
@@ -105,6 +108,8 @@ pub(super) fn class(job: &Job, tensor: usize, of: Use, spared: Spared) -> (Class
             (Class::ByValue, "one element, passed by value; no step needs it in memory".into())
         } else if of.expected {
             (Class::HostOnly, "only expectations read it".into())
+        } else if of.computed {
+            (Class::HostOnly, "only contents of other tensors are computed from it".into())
         } else {
             (Class::Unused, "passed as a constant, or named by nothing".into())
         };
@@ -176,5 +181,7 @@ pub(super) fn expected_anew(job: &Job, tensor: usize) -> bool {
         Want::File { row: Some(row), .. } => row.uses_round(),
         Want::File { row: None, .. } | Want::Bytes(_) => false,
     };
-    job.checks.iter().filter(|c| c.tensor == tensor).all(|c| c.wants.iter().all(anew))
+    let claimed = job.conditions.iter().any(|c| c.program.after_tensors().contains(&tensor));
+    // What a condition says of an output, an old one may fulfil.
+    !claimed && job.checks.iter().filter(|c| c.tensor == tensor).all(|c| c.wants.iter().all(anew))
 }

@@ -24,6 +24,16 @@ impl Draft<'_> {
             // Between fresh rounds a carried tensor is kept, by way of a memory of its own.
             let kept = if fresh && tensor.carry { 2 } else { 0 };
             bytes.fixed = bytes.fixed.saturating_add(tensor.bytes().saturating_mul(u64::from(placement.held) + kept));
+            if self.uses[id].computed {
+                // What is computed, and what it is computed from: of a round in every lane, of a set once.
+                match &tensor.contents {
+                    Contents::Drawn(_) => bytes.lane = bytes.lane.saturating_add(tensor.bytes()),
+                    Contents::Sets(sources) => {
+                        bytes.fixed = bytes.fixed.saturating_add(tensor.bytes().saturating_mul(sources.len() as u64));
+                    }
+                    Contents::Fixed(_) | Contents::None => bytes.fixed = bytes.fixed.saturating_add(tensor.bytes()),
+                }
+            }
             if !self.uses[id].expected {
                 continue;
             }
@@ -35,14 +45,17 @@ impl Draft<'_> {
                 bytes.lane = bytes.lane.saturating_add(tensor.bytes().saturating_mul(if keeps { 2 } else { 1 }));
             }
         }
-        for want in self.job.checks.iter().flat_map(|c| &c.wants) {
-            match want {
-                Want::Expr(program) => {
-                    let registers = program.registers_bytes().saturating_mul(threads as u64);
-                    bytes.lane = bytes.lane.saturating_add(program.scratch_bytes(threads)).saturating_add(registers);
+        let contents = self.job.tensors.iter().flat_map(|t| t.contents.programs());
+        let programs = self.job.programs().map(|p| (p.scratch_bytes(threads), p.registers_bytes()));
+        for (scratch, registers) in programs.chain(contents.map(|p| (p.scratch_bytes(threads), p.registers_bytes()))) {
+            bytes.lane = bytes.lane.saturating_add(scratch).saturating_add(registers.saturating_mul(threads as u64));
+        }
+        for check in &self.job.checks {
+            bytes.lane = bytes.lane.saturating_add(check.sorted_bytes(&self.job.tensors[check.tensor]));
+            for want in &check.wants {
+                if let Want::Bytes(golden) = want {
+                    bytes.fixed = bytes.fixed.saturating_add(golden.len() as u64);
                 }
-                Want::Bytes(golden) => bytes.fixed += golden.len() as u64,
-                Want::File { .. } => {}
             }
         }
         if self.trust != Trust::Fast {

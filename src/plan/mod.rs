@@ -31,7 +31,7 @@ pub use graph::{Edge, Graph, GraphNode, Reason};
 pub use order::{Hazard, HazardKind, MOST_EDGES, after_lists, explain};
 pub use schedule::{Host, MOST_LANES, Schedule};
 pub use show::{bytes, count, nanoseconds, summary};
-pub use trust::{GUARD_WORD, MOST_GRAPHS, MOST_NODES, Mode, Poison, Trust, guard_bytes, poison_word};
+pub use trust::{GUARD_WORD, MOST_GRAPHS, MOST_NODES, Mode, Poison, Trust, guard_bytes, poison_of};
 
 /// How a job runs on a device.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -171,6 +171,8 @@ pub struct Poisoned {
     pub tensor: usize,
     /// Index of the variable that holds its pattern.
     pub var: u16,
+    /// In full in every round, whatever the mode: a check says that all of it must be written.
+    pub always: bool,
 }
 
 /// Bytes between tensors, filled with the guard pattern at set-up.

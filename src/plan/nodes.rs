@@ -69,6 +69,7 @@ impl Draft<'_> {
             let placement = &self.tensors[poisoned.tensor];
             let Some(home) = placement.home else { continue };
             let (from, to) = match mode.poison {
+                _ if poisoned.always => (0, placement.bytes),
                 Poison::Nothing => continue,
                 Poison::Full => (0, placement.bytes),
                 Poison::Window { part, of } => window(placement.bytes, part, of),

@@ -41,6 +41,7 @@ pub fn summary(plan: &Plan) -> String {
     let poisoned = match plan.modes.last().map(|m| m.poison) {
         Some(Poison::Full) => "outputs in full, every round".to_string(),
         Some(Poison::Window { of, .. }) => format!("outputs in full in the first, last and every 64th round, 1/{of} in the others"),
+        _ if plan.poison.iter().any(|p| p.always) => "outputs at set-up, those that must be written in full in every round".into(),
         _ if plan.trust == Trust::Fast => "outputs at set-up".into(),
         _ => "nothing to poison: what is checked starts every round from contents of its own".into(),
     };

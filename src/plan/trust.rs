@@ -3,13 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::job::Job;
 use crate::tensor::Dtype;
 
 /// How much is spent on not being fooled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
-    /// Poison at set-up; guards are not read; inputs are not hashed.
+    /// Poison at set-up, and in every round where a check says `written`; guards are not read; inputs are not hashed.
     Fast,
     /// Outputs are poisoned in every round, large ones in part; guards beside them are read in every round; inputs are hashed.
     #[default]
@@ -65,10 +66,20 @@ pub const MOST_GRAPHS: u64 = 32;
 /// The most nodes of all graphs of a slot, beyond one graph: each takes memory, in the plan and on the device.
 pub const MOST_NODES: u64 = 1 << 18;
 
+/// The word that an output holds before a round writes it.
+pub fn poison_of(job: &Job, tensor: usize, round: u64) -> u32 {
+    let dtype = job.tensors[tensor].dtype;
+    let nan_passes = dtype == Dtype::F8e4m3 && job.checks.iter().any(|c| c.tensor == tensor && c.tolerance.nan_equal);
+    poison_word(dtype, nan_passes, round)
+}
+
 /// The word that an output of a dtype holds before the round writes it: a NaN with a payload for floats, a value
 /// far from what kernels produce for integers. It alternates with the round, so that what an earlier round
 /// left is not taken for this round's poison.
-pub fn poison_word(dtype: Dtype, round: u64) -> u32 {
+///
+/// f8e4m3 has one NaN per sign, which a kernel may well write. Where NaN may pass the check of such an output
+/// (`nan_passes`), the word holds numbers instead, so that what was never written fails where NaN is expected.
+fn poison_word(dtype: Dtype, nan_passes: bool, round: u64) -> u32 {
     let parity = (round & 1) as u32;
     match dtype {
         // The word stands in both halves; as the high half it is a NaN.
@@ -76,7 +87,11 @@ pub fn poison_word(dtype: Dtype, round: u64) -> u32 {
         Dtype::F32 => 0x7fda_b1e4 ^ (parity * 0x11),
         Dtype::F16 => 0x7eb1_7eb1 ^ (parity * 0x0011_0011),
         Dtype::Bf16 => 0x7fb1_7fb1 ^ (parity * 0x0011_0011),
-        Dtype::U8 | Dtype::I8 | Dtype::Bool => 0xb3b3_b3b3 ^ (parity * 0x1d1d_1d1d),
+        // NaNs of both signs, so that a kernel's NaN is not the poison everywhere.
+        Dtype::F8e4m3 if !nan_passes => 0x7fff_7fff ^ (parity * 0x8080_8080),
+        // Conversions give 0x7e or 0x7f.
+        Dtype::F8e5m2 => 0x7dfd_7dfd ^ (parity * 0x8080_8080),
+        Dtype::U8 | Dtype::I8 | Dtype::Bool | Dtype::F8e4m3 => 0xb3b3_b3b3 ^ (parity * 0x1d1d_1d1d),
         Dtype::U16 | Dtype::I16 => 0xb3a5_b3a5 ^ (parity * 0x1d11_1d11),
         _ => 0xb3a5_9c71 ^ (parity * 0x1d11_2b17),
     }
@@ -189,14 +204,17 @@ mod tests {
     #[test]
     fn poison_of_floats_is_nan_and_alternates() {
         for dtype in Dtype::ALL {
-            let (even, odd) = (poison_word(dtype, 0), poison_word(dtype, 1));
+            let (even, odd) = (poison_word(dtype, false, 0), poison_word(dtype, false, 1));
             assert_ne!(even, odd, "{dtype}");
-            assert_eq!(poison_word(dtype, 2), even, "{dtype}");
+            assert_eq!(poison_word(dtype, false, 2), even, "{dtype}");
             for word in [even, odd] {
                 let bytes: Vec<u8> = word.to_le_bytes().repeat(2);
                 for index in 0..8 / dtype.size() {
                     let value = dtype.decode(dtype.load(&bytes, index));
                     assert_eq!(value.is_nan(), dtype.is_float(), "{dtype}");
+                    if dtype == Dtype::F8e4m3 {
+                        assert!(!dtype.decode(dtype.load(&poison_word(dtype, true, 0).to_le_bytes(), 0)).is_nan());
+                    }
                     if dtype == Dtype::Bool {
                         assert!(value.to_integer().is_some_and(|v| v > 1));
                     }

@@ -9,7 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Data, Int, Nested, Num};
+use super::{Data, Int, Nested, Num, PerDtype};
 
 /// Named contents for the rounds that use them; rounds cycle through the sets.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
@@ -31,28 +31,58 @@ pub struct Set {
     pub expect: IndexMap<String, Expect>,
 }
 
-/// One claim about one tensor, which must hold after every round.
+/// One claim, which must hold after every round: about a tensor, or, with `holds`, about all of them.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
-    /// The tensor that is read back and compared.
+    /// The tensor that is read back and compared; or a box of it, such as `"a[1:h-1, 1:w-1]"`: the rest is not looked at.
     pub tensor: Option<String>,
     /// What it must be: an expression over the tensors as they were at the start of the round, or `{ values }`, `{ fill }`, `{ file }`.
-    /// Without it: the set's `expect`.
+    /// For a box: of the tensor's shape, or of the box's. Without it: the set's `expect`.
     pub expect: Option<Expect>,
-    /// Bit for bit, after the expectation was rounded once to the dtype; -0 equals +0.
-    #[serde(default)]
-    pub exact: bool,
+    /// Instead of `tensor`: what must be true, such as `"all(isfinite(after(y)))"`. A bare name is the contents at the start of the
+    /// round, `after(y)` those at its end. NaN in an `after()` makes it false, unless it asks with `isnan` or `isfinite`.
+    pub holds: Option<String>,
+    /// Equal to the expectation rounded once to the dtype; -0 equals +0.
+    pub exact: Option<PerDtype<bool>>,
+    /// Equal to the expectation rounded once to the dtype, bit for bit: -0 is not +0.
+    pub bitwise: Option<PerDtype<bool>>,
     /// Relative tolerance: |got - want| <= atol + rtol * |want|. Alone: atol is 0.
-    pub rtol: Option<Num>,
+    pub rtol: Option<PerDtype<Num>>,
     /// Absolute tolerance. Alone: rtol is 0.
-    pub atol: Option<Num>,
+    pub atol: Option<PerDtype<Num>>,
     /// Largest distance in units in the last place, after the expectation was rounded to the dtype.
-    pub ulp: Option<Int>,
-    /// So many elements may be out of tolerance. Default: 0.
-    pub max_mismatches: Option<Int>,
+    pub ulp: Option<PerDtype<Int>>,
+    /// Largest norm(got - want) / norm(want) over all elements. An expectation of zeros: norm(got - want) is at most `atol`, or 0.
+    pub rel_l2: Option<PerDtype<Num>>,
+    /// Largest |got - want| over all elements.
+    pub max_abs: Option<PerDtype<Num>>,
+    /// Least cosine of the angle between all of got and all of want: 1 is the same direction. Zeros against zeros: 1; against else: 0.
+    pub min_cosine: Option<PerDtype<Num>>,
+    /// So many elements may be out of tolerance; none that is NaN or was never written. Default: 0.
+    pub max_mismatches: Option<PerDtype<Int>>,
     /// `"equal"`: NaN matches NaN. Default: NaN never passes.
     pub nan: Option<NanPolicy>,
+    /// Checked in every so many rounds, and in the last: 10 is rounds 9, 19, ... Reports count the others as not checked by request.
+    pub every: Option<Int>,
+    /// Only elements where this is true are compared: a `bool` tensor's name, or a condition on tensors as they were at the
+    /// start of the round. Where it selects nothing, the round is an error.
+    #[serde(rename = "where")]
+    pub mask: Option<String>,
+    /// The same elements in any order: both are sorted, then compared one by one.
+    #[serde(default)]
+    pub unordered: bool,
+    /// Every element must be written in every round, whatever its value; needs no `expect`. Of integers: an element that is
+    /// the pattern that was there before (it differs from round to round) counts as not written.
+    #[serde(default)]
+    pub written: bool,
+}
+
+impl Check {
+    /// The name of the tensor, without its box.
+    pub fn tensor_name(&self) -> Option<&str> {
+        self.tensor.as_deref().map(|text| text.split('[').next().unwrap_or(text).trim())
+    }
 }
 
 /// What NaN matches.

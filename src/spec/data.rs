@@ -35,6 +35,8 @@ pub enum Data {
     Fill(Num),
     /// These numbers, flat in row-major order or nested as the shape.
     Values(Vec<Nested>),
+    /// These numbers again and again, in row-major order, until the tensor is full.
+    Repeat(Vec<Num>),
     /// start, start + step, start + 2 step, ...
     Range(Range),
     /// Uniform random floats in [low, high).
@@ -43,6 +45,8 @@ pub enum Data {
     Normal(Normal),
     /// Uniform random integers, both ends included.
     Integers(Integers),
+    /// An expression over dims, `index(axis)`, the contents of other tensors in the same round and, in `each_round`, `round`.
+    Expr(String),
     /// An `.npy` file with this dtype and shape, relative to the spec.
     File(String),
 }
@@ -55,12 +59,28 @@ impl Data {
             Data::Ones => "ones",
             Data::Fill(_) => "fill",
             Data::Values(_) => "values",
+            Data::Repeat(_) => "repeat",
+            Data::Expr(_) => "expr",
             Data::Range(_) => "range",
             Data::Uniform(_) => "uniform",
             Data::Normal(_) => "normal",
             Data::Integers(_) => "integers",
             Data::File(_) => "file",
         }
+    }
+}
+
+impl Data {
+    /// Whether the spec gives a number of the source, and does not leave it to its default.
+    pub fn gives(&self, part: &str) -> bool {
+        let numbers = match self {
+            Data::Range(r) => [("start", &r.start), ("step", &r.step)],
+            Data::Uniform(u) => [("low", &u.low), ("high", &u.high)],
+            Data::Normal(n) => [("mean", &n.mean), ("std", &n.std)],
+            Data::Integers(i) => [("low", &i.low), ("high", &i.high)],
+            _ => return false,
+        };
+        numbers.iter().any(|(name, number)| *name == part && number.is_some())
     }
 }
 

@@ -72,7 +72,12 @@ pub(super) fn explain(text: &str, root: &DeTable<'_>, path: &[Key], message: &st
         };
         let written = matches!(find(root, path), Some(DeValue::Table(t)) if t.contains_key(name.as_str()));
         let place = if written { at.to(&name).key() } else { at };
-        return Diagnostic::error("unknown-value", place, format!("unknown {what} `{name}`")).did_you_mean(&name, &known, "known here");
+        let alias = crate::tensor::Dtype::from_alias(&name).filter(|_| what == "dtype");
+        let diagnostic = Diagnostic::error("unknown-value", place, format!("unknown {what} `{name}`"));
+        if let Some(dtype) = alias {
+            return diagnostic.meaning(dtype.name());
+        }
+        return diagnostic.did_you_mean(&name, &known, "known here");
     }
     if message.starts_with("wanted exactly 1 element") {
         let found = match find(root, path) {

@@ -50,6 +50,11 @@ mod tests {
         assert_eq!(f32_distance(f32::INFINITY, f32::INFINITY), 0);
         assert_eq!(f32_distance(f32::INFINITY, f32::NEG_INFINITY), u64::MAX);
         assert_eq!(f32_distance(f32::NAN, f32::NAN), u64::MAX);
+        assert_eq!(ulp_distance(Dtype::F8e4m3, 0x80, 0x00), 0);
+        assert_eq!(ulp_distance(Dtype::F8e4m3, 0x81, 0x7e), 127);
+        assert_eq!(ulp_distance(Dtype::F8e4m3, 0x7e, 0x7f), u64::MAX);
+        assert_eq!(ulp_distance(Dtype::F8e5m2, 0x7b, 0x7c), u64::MAX);
+        assert_eq!(ulp_distance(Dtype::F8e5m2, 0xfc, 0xfc), 0);
         assert_eq!(ulp_distance(Dtype::I8, 0x80, 0x7f), 255);
         assert_eq!(ulp_distance(Dtype::U64, 0, u64::MAX), u64::MAX);
     }

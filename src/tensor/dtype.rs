@@ -20,6 +20,10 @@ pub enum Dtype {
     F16,
     /// 16-bit float with the exponent range of f32 (bfloat16)
     Bf16,
+    /// 8-bit float with 4 exponent bits (OCP E4M3): up to 448, no infinity, one NaN per sign
+    F8e4m3,
+    /// 8-bit float with 5 exponent bits (OCP E5M2): up to 57344, with infinities
+    F8e5m2,
     /// 64-bit signed integer
     I64,
     /// 32-bit signed integer
@@ -41,11 +45,13 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    pub const ALL: [Dtype; 13] = [
+    pub const ALL: [Dtype; 15] = [
         Dtype::F64,
         Dtype::F32,
         Dtype::F16,
         Dtype::Bf16,
+        Dtype::F8e4m3,
+        Dtype::F8e5m2,
         Dtype::I64,
         Dtype::I32,
         Dtype::I16,
@@ -64,6 +70,8 @@ impl Dtype {
             Dtype::F32 => "f32",
             Dtype::F16 => "f16",
             Dtype::Bf16 => "bf16",
+            Dtype::F8e4m3 => "f8e4m3",
+            Dtype::F8e5m2 => "f8e5m2",
             Dtype::I64 => "i64",
             Dtype::I32 => "i32",
             Dtype::I16 => "i16",
@@ -81,18 +89,42 @@ impl Dtype {
         Dtype::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
+    /// The dtype that goes by another name in C, NumPy or a framework.
+    pub fn from_alias(name: &str) -> Option<Dtype> {
+        let name = name.to_ascii_lowercase();
+        let name = name.strip_prefix("torch.").or_else(|| name.strip_prefix("np.")).unwrap_or(&name);
+        Some(match name.strip_suffix("_t").unwrap_or(name) {
+            "float64" | "double" | "fp64" => Dtype::F64,
+            "float32" | "float" | "single" | "fp32" => Dtype::F32,
+            "float16" | "half" | "fp16" => Dtype::F16,
+            "bfloat16" | "bfloat" => Dtype::Bf16,
+            "float8_e4m3fn" | "float8_e4m3" | "fp8_e4m3" | "e4m3" | "e4m3fn" => Dtype::F8e4m3,
+            "float8_e5m2" | "fp8_e5m2" | "e5m2" => Dtype::F8e5m2,
+            "int64" | "long" => Dtype::I64,
+            "int32" | "int" => Dtype::I32,
+            "int16" | "short" => Dtype::I16,
+            "int8" | "char" => Dtype::I8,
+            "uint64" | "ulong" | "size" => Dtype::U64,
+            "uint32" | "uint" | "unsigned" => Dtype::U32,
+            "uint16" | "ushort" => Dtype::U16,
+            "uint8" | "uchar" | "byte" => Dtype::U8,
+            "boolean" | "_bool" | "bool_" => Dtype::Bool,
+            _ => return Dtype::from_name(name),
+        })
+    }
+
     /// Size of one element. *Units*: bytes.
     pub const fn size(self) -> usize {
         match self {
             Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
             Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
             Dtype::F16 | Dtype::Bf16 | Dtype::I16 | Dtype::U16 => 2,
-            Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
+            Dtype::F8e4m3 | Dtype::F8e5m2 | Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
         }
     }
 
     pub const fn is_float(self) -> bool {
-        matches!(self, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16)
+        matches!(self, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16 | Dtype::F8e4m3 | Dtype::F8e5m2)
     }
 
     /// Whether it is an integer dtype; `bool` is not.
@@ -122,18 +154,19 @@ impl Dtype {
 
     /// The bits of a number in this dtype, in the low bytes of a word.
     ///
-    /// Floats round to nearest, ties to even, overflow becomes infinity (IEEE 754).
+    /// Floats round once, to nearest, ties to even; overflow becomes infinity (IEEE 754), in f8e4m3, which has none, NaN.
     ///
     /// *Errors*: a value out of an integer dtype's range, or a fraction for an integer dtype.
     pub fn encode(self, number: Number) -> Result<u64, RangeError> {
         let out_of_range = || RangeError { number, dtype: self };
+        if let Some(format) = Narrow::of(self) {
+            return Ok(narrow(format, number));
+        }
         if self.is_float() {
             return Ok(match (self, number) {
-                (Dtype::F64, n) => n.to_f64().to_bits(),
                 (Dtype::F32, Number::Int(i)) => (i as f32).to_bits().into(),
                 (Dtype::F32, Number::Float(f)) => (f as f32).to_bits().into(),
-                (Dtype::F16, n) => narrow(Narrow::F16, n),
-                (_, n) => narrow(Narrow::Bf16, n),
+                (_, n) => n.to_f64().to_bits(),
             });
         }
         let value = number.to_integer().ok_or_else(out_of_range)?;
@@ -152,6 +185,8 @@ impl Dtype {
             Dtype::F32 => Number::Float(f32::from_bits(bits as u32).into()),
             Dtype::F16 => Number::Float(f64::from(Narrow::F16.to_f32(bits as u16))),
             Dtype::Bf16 => Number::Float(f64::from(Narrow::Bf16.to_f32(bits as u16))),
+            Dtype::F8e4m3 => Number::Float(f64::from(Narrow::F8e4m3.to_f32(bits as u16))),
+            Dtype::F8e5m2 => Number::Float(f64::from(Narrow::F8e5m2.to_f32(bits as u16))),
             Dtype::I64 => Number::Int((bits as i64).into()),
             Dtype::I32 => Number::Int((bits as i32).into()),
             Dtype::I16 => Number::Int((bits as i16).into()),
@@ -182,7 +217,7 @@ impl Dtype {
     }
 }
 
-/// The bits of a number rounded once to a 16-bit float.
+/// The bits of a number rounded once to a float of 16 or 8 bits.
 fn narrow(format: Narrow, number: Number) -> u64 {
     let wide = match number {
         Number::Float(x) => x,
@@ -233,6 +268,14 @@ mod tests {
         assert_eq!(Dtype::Bf16.encode(Number::Float(257.0)), Ok(0x4380));
         assert_eq!(Dtype::F32.encode(Number::Int((1 << 24) + 1)), Ok(0x4b80_0000));
         assert_eq!(Dtype::F16.encode(Number::Float(1e9)), Ok(0x7c00));
+        // The middle of 448 and what would be 480 is even at 448; beyond it is the NaN of its sign, as is infinity.
+        for (x, bits) in [(464.0, 0x7e), (464.0f64.next_up(), 0x7f), (-1e9, 0xff), (f64::INFINITY, 0x7f), (-f64::NAN, 0xff)] {
+            assert_eq!(Dtype::F8e4m3.encode(Number::Float(x)), Ok(bits), "{x}");
+        }
+        for (x, bits) in [(61440.0f64.next_down(), 0x7b), (61440.0, 0x7c), (-1e9, 0xfc), (f64::NAN, 0x7e)] {
+            assert_eq!(Dtype::F8e5m2.encode(Number::Float(x)), Ok(bits), "{x}");
+        }
+        assert_eq!(Dtype::F8e4m3.encode(Number::Int(-(1 << 100))), Ok(0xff));
         // Just above the middle of two values, by less than f32 holds: rounded twice it would go down.
         assert_eq!(Dtype::F16.encode(Number::Float(1.0 + 2f64.powi(-11) + 2f64.powi(-40))), Ok(0x3c01));
         assert_eq!(Dtype::Bf16.encode(Number::Float(1.0 + 2f64.powi(-8) + 2f64.powi(-40))), Ok(0x3f81));
@@ -246,5 +289,9 @@ mod tests {
             assert_eq!(Dtype::from_name(dtype.name()), Some(dtype));
         }
         assert_eq!(Dtype::from_name("float"), None);
+        for (alias, dtype) in [("float", Dtype::F32), ("uint8_t", Dtype::U8), ("torch.bfloat16", Dtype::Bf16), ("F32", Dtype::F32)] {
+            assert_eq!(Dtype::from_alias(alias), Some(dtype));
+        }
+        assert_eq!(Dtype::from_alias("f23"), None);
     }
 }

@@ -2,18 +2,55 @@
 //!
 //! Everything here is exact or rounds once, to nearest, ties to even; the same bits on every processor.
 
-/// A 16-bit float format: explicit mantissa bits, least normal exponent, largest finite value.
+use super::Dtype;
+
+/// A float format of 16 or 8 bits. The patterns of 8 bits are in the low byte.
+///
+/// *Source* of the 8-bit ones: Open Compute Project, 8-bit Floating Point Specification (OFP8), revision 1.0. What it
+/// leaves open (overflow, the NaN that a conversion gives) is as the `float8_e4m3fn` and `float8_e5m2` of ml_dtypes have it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Narrow {
     F16,
     Bf16,
+    /// No infinities; one NaN per sign, which is also what overflow gives.
+    F8e4m3,
+    /// As IEEE 754 would have it: infinities, and overflow gives them.
+    F8e5m2,
 }
 
 impl Narrow {
+    /// The format of a dtype; `None` for one of at least 32 bits, or that is no float.
+    #[inline(always)]
+    pub const fn of(dtype: Dtype) -> Option<Narrow> {
+        match dtype {
+            Dtype::F16 => Some(Narrow::F16),
+            Dtype::Bf16 => Some(Narrow::Bf16),
+            Dtype::F8e4m3 => Some(Narrow::F8e4m3),
+            Dtype::F8e5m2 => Some(Narrow::F8e5m2),
+            _ => None,
+        }
+    }
+
+    /// The bit of the sign.
+    pub const fn sign(self) -> u16 {
+        match self {
+            Narrow::F16 | Narrow::Bf16 => 0x8000,
+            Narrow::F8e4m3 | Narrow::F8e5m2 => 0x80,
+        }
+    }
+
     /// The value of a bit pattern, exactly.
     #[inline(always)]
     pub fn to_f32(self, bits: u16) -> f32 {
         match self {
+            // The high byte of an f16.
+            Narrow::F8e5m2 => Narrow::F16.to_f32(bits << 8),
+            Narrow::F8e4m3 => {
+                let magnitude = u32::from(bits & 0x7F) << 20;
+                let finite = (f32::from_bits(magnitude) * f32::from_bits(0x7B80_0000)).to_bits();
+                let magnitude = if bits & 0x7F == 0x7F { 0x7FC0_0000 } else { finite };
+                f32::from_bits(magnitude | u32::from(bits & 0x80) << 24)
+            }
             Narrow::Bf16 => f32::from_bits(u32::from(bits) << 16),
             Narrow::F16 => {
                 let magnitude = u32::from(bits & 0x7FFF) << 13;
@@ -26,13 +63,15 @@ impl Narrow {
         }
     }
 
-    /// `x` rounded once to this format's values, as f64. NaN stays NaN, overflow is infinity.
+    /// `x` rounded once to this format's values, as f64. NaN stays NaN, overflow is infinity, in `F8e4m3` NaN.
     #[inline(always)]
     pub fn round(self, x: f64) -> f64 {
-        // `beyond` is the power of two that follows the largest finite value.
-        let (mantissa, least, beyond) = match self {
-            Narrow::F16 => (10u64, 1023 - 14, 65536.0),
-            Narrow::Bf16 => (7u64, 1023 - 126, 2.0 * (1u128 << 127) as f64),
+        // `beyond` is the value that would follow the largest finite one.
+        let (mantissa, least, beyond, overflow) = match self {
+            Narrow::F16 => (10u64, 1023 - 14, 65536.0, f64::INFINITY),
+            Narrow::Bf16 => (7u64, 1023 - 126, 2.0 * (1u128 << 127) as f64, f64::INFINITY),
+            Narrow::F8e4m3 => (3u64, 1023 - 6, 480.0, f64::NAN),
+            Narrow::F8e5m2 => (2u64, 1023 - 14, 65536.0, f64::INFINITY),
         };
         let bits = x.to_bits();
         let sign = bits & (1 << 63);
@@ -43,7 +82,7 @@ impl Narrow {
         let rounded = (magnitude + magic) - magic;
         // An infinite or NaN `x`, and one so large that `magic` is none, is past the largest finite value.
         let rounded = if magnitude < beyond { rounded } else { magnitude };
-        let rounded = if rounded >= beyond { f64::INFINITY } else { rounded };
+        let rounded = if rounded >= beyond { overflow } else { rounded };
         f64::from_bits(rounded.to_bits() | sign)
     }
 
@@ -53,6 +92,12 @@ impl Narrow {
         let value = value as f32;
         let sign = ((value.to_bits() >> 16) & 0x8000) as u16;
         match self {
+            Narrow::F8e5m2 => Narrow::F16.to_bits(f64::from(value)) >> 8,
+            Narrow::F8e4m3 => {
+                let magnitude = value.abs();
+                let finite = ((magnitude * f32::from_bits(0x0380_0000)).to_bits() >> 20) as u16;
+                (sign >> 8) | if magnitude < 480.0 { finite } else { 0x7F }
+            }
             Narrow::Bf16 => {
                 let quiet = if value.is_nan() { 0x40 } else { 0 };
                 (value.to_bits() >> 16) as u16 | quiet
@@ -109,6 +154,14 @@ mod tests {
                     assert_eq!(narrow.to_bits(narrow.round(x)), bits + up as u16, "{narrow:?} {x:e}");
                     assert_eq!(narrow.to_bits(narrow.round(-x)), 0x8000 | (bits + up as u16), "{narrow:?} {x:e}");
                 }
+            }
+        }
+        for narrow in [Narrow::F8e4m3, Narrow::F8e5m2] {
+            for bits in 0..0x80u16 {
+                let value = f64::from(narrow.to_f32(bits));
+                assert!(narrow.round(value) == value || value.is_nan(), "{narrow:?} {bits:#x}");
+                assert!(narrow.to_bits(value) == bits || value.is_nan(), "{narrow:?} {bits:#x}");
+                assert!(narrow.to_f32(narrow.to_bits(-value)).is_sign_negative(), "{narrow:?} {bits:#x}");
             }
         }
         for x in [1e300, f64::MAX, f64::INFINITY] {

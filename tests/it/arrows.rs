@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 const ARROWS: [(&str, &[&str]); 14] = [
     ("diag", &[]),
     ("tensor", &["diag"]),
-    // Where fills and expectations could share functions, `data` may one day use `expr`; neither does now.
-    ("data", &["tensor"]),
     ("expr", &["tensor", "diag"]),
+    // A source may be a compiled expression.
+    ("data", &["tensor", "expr"]),
     // Expectations come as `expr::Block`.
     ("check", &["tensor", "expr"]),
     ("device", &["tensor"]),

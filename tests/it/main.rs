@@ -6,4 +6,5 @@ mod cli;
 mod executor;
 mod planner;
 mod schema;
+mod vectors;
 mod verdicts;

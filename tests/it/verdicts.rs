@@ -142,6 +142,16 @@ fn what_only_the_warm_up_computed_is_not_round_0s_answer() {
     assert_eq!(output.status.code(), Some(1), "{text}");
 }
 
+/// The poison of what must be written does not depend on the level.
+#[test]
+fn what_must_be_written_is_known_at_level_fast() {
+    for (spec, found) in [("fooled/written_but_one.toml", "10 of 10 rounds failed"), ("good/checks_written.toml", "pass checks-written")] {
+        let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs").join(spec);
+        let text = text(&runjob().arg(&spec).args(["--trust", "fast"]).output().unwrap());
+        assert!(text.contains(found), "{text}");
+    }
+}
+
 /// `xfail` excuses kernels, not what happens around them.
 #[test]
 fn xfail_does_not_excuse_a_crash_while_loading() {

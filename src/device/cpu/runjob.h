@@ -86,6 +86,95 @@ __attribute__((unused)) static inline rj_bf16 rj_f32_to_bf16(float f) {
     return x;
 }
 
+/* 8-bit floats (OCP OFP8). e4m3 has no infinities and one NaN per sign. Conversions round to nearest, ties to
+ * even; what is too large becomes NaN in e4m3 and infinity in e5m2, as in ml_dtypes. */
+typedef struct {
+    uint8_t bits;
+} rj_f8e4m3;
+typedef struct {
+    uint8_t bits;
+} rj_f8e5m2;
+
+__attribute__((unused)) static inline float rj_f8e4m3_to_f32(rj_f8e4m3 x) {
+    uint32_t sign = (uint32_t)(x.bits & 0x80u) << 24, rest = x.bits & 0x7fu, bits;
+    float f;
+    if (rest == 0x7fu) {
+        bits = 0x7fc00000u;
+    } else if (rest >= 0x8u) {
+        bits = (rest << 20) + 0x3c000000u;
+    } else {
+        f = (float)rest * 0.001953125f; /* 2^-9, the smallest step */
+        memcpy(&bits, &f, sizeof bits);
+    }
+    bits |= sign;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+__attribute__((unused)) static inline rj_f8e4m3 rj_f32_to_f8e4m3(float f) {
+    uint32_t bits, sign, rest;
+    rj_f8e4m3 x;
+    memcpy(&bits, &f, sizeof bits);
+    sign = (bits >> 24) & 0x80u;
+    rest = bits & 0x7fffffffu;
+    if (rest > 0x43e80000u) { /* 464, the middle of 448 and what would be 480, is even at 448 */
+        x.bits = (uint8_t)(sign | 0x7fu);
+    } else if (rest >= 0x3c800000u) {
+        rest -= 0x3c000000u;
+        x.bits = (uint8_t)(sign | ((rest + 0x7ffffu + ((rest >> 20) & 1u)) >> 20));
+    } else {
+        float magnitude;
+        uint32_t sum;
+        memcpy(&magnitude, &rest, sizeof magnitude);
+        magnitude += 16384.0f; /* the unit in its last place is 2^-9, the smallest step */
+        memcpy(&sum, &magnitude, sizeof sum);
+        x.bits = (uint8_t)(sign | (sum - 0x46800000u));
+    }
+    return x;
+}
+
+__attribute__((unused)) static inline float rj_f8e5m2_to_f32(rj_f8e5m2 x) {
+    uint32_t sign = (uint32_t)(x.bits & 0x80u) << 24, rest = x.bits & 0x7fu, bits;
+    float f;
+    if (rest > 0x7cu) {
+        bits = 0x7fc00000u;
+    } else if (rest == 0x7cu) {
+        bits = 0x7f800000u;
+    } else if (rest >= 0x4u) {
+        bits = (rest << 21) + 0x38000000u;
+    } else {
+        f = (float)rest * 0.0000152587890625f; /* 2^-16, the smallest step */
+        memcpy(&bits, &f, sizeof bits);
+    }
+    bits |= sign;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+__attribute__((unused)) static inline rj_f8e5m2 rj_f32_to_f8e5m2(float f) {
+    uint32_t bits, sign, rest;
+    rj_f8e5m2 x;
+    memcpy(&bits, &f, sizeof bits);
+    sign = (bits >> 24) & 0x80u;
+    rest = bits & 0x7fffffffu;
+    if (rest > 0x7f800000u) {
+        x.bits = (uint8_t)(sign | 0x7eu);
+    } else if (rest >= 0x47700000u) { /* 61440, the middle of 57344 and what would be 65536 */
+        x.bits = (uint8_t)(sign | 0x7cu);
+    } else if (rest >= 0x38800000u) {
+        rest -= 0x38000000u;
+        x.bits = (uint8_t)(sign | ((rest + 0xfffffu + ((rest >> 21) & 1u)) >> 21));
+    } else {
+        float magnitude;
+        uint32_t sum;
+        memcpy(&magnitude, &rest, sizeof magnitude);
+        magnitude += 128.0f; /* the unit in its last place is 2^-16, the smallest step */
+        memcpy(&sum, &magnitude, sizeof sum);
+        x.bits = (uint8_t)(sign | (sum - 0x43000000u));
+    }
+    return x;
+}
+
 /* IEEE binary16: the compiler's `_Float16` where it has one, else its bits. */
 #if defined(__FLT16_MANT_DIG__) && (!defined(__cplusplus) || defined(__clang__) || __GNUC__ >= 13)
 #define RJ_HAS_F16 1
@@ -146,7 +235,7 @@ __attribute__((unused)) static inline rj_f16 rj_f32_to_f16(float f) {
 /* ---- lanes ------------------------------------------------------------------------------------------ */
 
 /* Vectors of 2, 4, 8 and 16 lanes: `v[i]`, `v + w`, `v * 2.0f` work as with any compiler vector. Alignment is
- * at most 64 bytes, what every tensor has. `bool` lanes are uint8_t, `bf16` lanes the bits. */
+ * at most 64 bytes, what every tensor has. `bool` lanes are uint8_t, `bf16` and `f8` lanes the bits. */
 #define RJ_LANES_(T, NAME)                                                                           \
     typedef T NAME##x2 __attribute__((vector_size(2 * sizeof(T)), may_alias));                       \
     typedef T NAME##x4 __attribute__((vector_size(4 * sizeof(T)), may_alias));                       \
@@ -157,6 +246,8 @@ RJ_LANES_(double, rj_f64);
 RJ_LANES_(float, rj_f32);
 RJ_LANES_(rj_f16_lane_, rj_f16);
 RJ_LANES_(uint16_t, rj_bf16);
+RJ_LANES_(uint8_t, rj_f8e4m3);
+RJ_LANES_(uint8_t, rj_f8e5m2);
 RJ_LANES_(int64_t, rj_i64);
 RJ_LANES_(int32_t, rj_i32);
 RJ_LANES_(int16_t, rj_i16);

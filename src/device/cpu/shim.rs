@@ -289,6 +289,8 @@ fn element(dtype: Dtype, lanes: u32) -> String {
         Dtype::F32 => "float",
         Dtype::F16 => "rj_f16",
         Dtype::Bf16 => "rj_bf16",
+        Dtype::F8e4m3 => "rj_f8e4m3",
+        Dtype::F8e5m2 => "rj_f8e5m2",
         Dtype::I64 => "int64_t",
         Dtype::I32 => "int32_t",
         Dtype::I16 => "int16_t",

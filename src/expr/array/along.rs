@@ -16,7 +16,7 @@ const LONG: usize = CHUNK as usize;
 /// *Errors*: overflow of running sums of integers.
 pub(super) fn along(what: Along, buffer: &mut Buffer, length: usize, partials: &mut [Partial], parallel: bool) -> Result<(), Fault> {
     match (what, buffer) {
-        (Along::Sort, Buffer::Float(values)) => each(values, length, parallel, |run, parallel| sort_floats(run, parallel)),
+        (Along::Sort, Buffer::Float(values)) => each(values, length, parallel, sort_floats),
         (Along::Sort, Buffer::Int(values)) => each(values, length, parallel, |run, parallel| match parallel {
             true => run.par_sort_unstable(),
             false => run.sort_unstable(),

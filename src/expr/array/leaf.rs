@@ -184,6 +184,8 @@ impl Source {
                     Dtype::F32 => chunks!(|b| T::of_f64(f32::from_le_bytes(b).into())),
                     Dtype::F16 => chunks!(|b| T::of_f64(Narrow::F16.to_f32(u16::from_le_bytes(b)).into())),
                     Dtype::Bf16 => chunks!(|b| T::of_f64(Narrow::Bf16.to_f32(u16::from_le_bytes(b)).into())),
+                    Dtype::F8e4m3 => chunks!(|b| T::of_f64(Narrow::F8e4m3.to_f32(u8::from_le_bytes(b).into()).into())),
+                    Dtype::F8e5m2 => chunks!(|b| T::of_f64(Narrow::F8e5m2.to_f32(u8::from_le_bytes(b).into()).into())),
                     Dtype::I64 => chunks!(|b| T::of_i64(i64::from_le_bytes(b))),
                     Dtype::I32 => chunks!(|b| T::from(i32::from_le_bytes(b))),
                     Dtype::I16 => chunks!(|b| T::from(i16::from_le_bytes(b))),

@@ -1,13 +1,14 @@
 """Writes the known answers of random contents: cases.json and one .npy per case.
 
 Implements the documented algorithm with NumPy, independently of the Rust code:
-Philox4x32-10, the key from blake3, uniform, normal (AS 241 with fdlibm's logarithm), integers, permutation.
-Run in this folder with `numpy` and `blake3` installed: `python make.py`.
+Philox4x32-10, the key from blake3, uniform, normal (AS 241 with fdlibm's logarithm), integers, range, permutation.
+Run in this folder with `numpy`, `ml_dtypes` and `blake3` installed: `python make.py`.
 """
 
 import json
 
 import blake3
+import ml_dtypes
 import numpy as np
 
 U32, U64, F32, F64 = np.uint32, np.uint64, np.float32, np.float64
@@ -53,8 +54,14 @@ def bf16_value(bits):
     return (bits.astype(U32) << U32(16)).view(F32)
 
 
+FP8 = {"f8e4m3": ml_dtypes.float8_e4m3fn, "f8e5m2": ml_dtypes.float8_e5m2}
+
+
 def below(dtype, high):
     """The largest value of the dtype below `high`, as f64."""
+    if dtype in FP8:
+        values = np.arange(256).astype(np.uint8).view(FP8[dtype]).astype(F64)
+        return values[np.isfinite(values) & (values < high)].max()
     if dtype == "bf16":
         bits = bf16_bits(np.array([high], F32))
         value = F64(bf16_value(bits)[0])
@@ -80,6 +87,10 @@ def uniform(dtype, low, high, w0, d):
     assert draw.dtype == F32
     if dtype == "f32":
         return draw
+    if dtype in FP8:
+        rounded = draw.astype(FP8[dtype]).astype(F32)
+        least = F32(F32(low).astype(FP8[dtype]))
+        return np.minimum(rounded, max(F32(below(dtype, high)), least)).astype(FP8[dtype]).view(np.uint8)
     if dtype == "f16":
         return np.minimum(draw.astype(np.float16), max(np.float16(below("f16", high)), np.float16(F32(low))))
     least = F64(bf16_value(bf16_bits(np.array([low], F32)))[0])
@@ -142,6 +153,8 @@ def normal(dtype, mean, std, w0, d):
     if dtype == "f64":
         return F64(mean) + F64(std) * quantile(((d >> U64(12)).astype(F64) + 0.5) * 2.0**-52)
     draw = (F64(mean) + F64(std) * quantile((w0.astype(F64) + 0.5) * 2.0**-32)).astype(F32)
+    if dtype in FP8:
+        return draw.astype(FP8[dtype]).view(np.uint8)
     return {"f32": lambda: draw, "f16": lambda: draw.astype(np.float16), "bf16": lambda: bf16_bits(draw)}[dtype]()
 
 
@@ -154,7 +167,20 @@ def integers(dtype, low, high, w0, d):
     values = [low + ((int(x) * n) >> 64) for x in d]
     if dtype == "bf16":
         return bf16_bits(np.array(values, F32))
+    if dtype in FP8:
+        return np.array(values, F32).astype(FP8[dtype]).view(np.uint8)
     return np.array(values, NUMPY[dtype])
+
+
+def ranged(dtype, start, step, first, count):
+    """Element i is start + i * step: in whole numbers, or one product and one sum of doubles, rounded once."""
+    if dtype[0] in "iu":
+        return np.array([start + step * i for i in range(first, first + count)], NUMPY[dtype])
+    values = F64(start) + F64(step) * np.arange(first, first + count).astype(F64)
+    if dtype in FP8:
+        assert (values == values.astype(F32)).all()
+        return values.astype(F32).astype(FP8[dtype]).view(np.uint8)
+    return values.astype(NUMPY[dtype])
 
 
 def order(seed, epoch, n):
@@ -195,13 +221,32 @@ def main():
         ("integers", "bool", (0, 1), 0, 0),
         ("integers", "f32", (-8, 8), 0, 0),
         ("integers", "bf16", (-8, 8), 0, 0),
+        ("uniform", "f8e4m3", (-1.0, 1.0), 0, 1),
+        ("uniform", "f8e4m3", (0.1, 448.0), 5, 2),
+        ("uniform", "f8e5m2", (-3.0, 0.0), 0, 1),
+        ("normal", "f8e4m3", (0.0, 1.0), 1, 0),
+        ("normal", "f8e5m2", (0.0, 100.0), 1, 0),
+        ("integers", "f8e4m3", (-16, 16), 0, 0),
+        ("integers", "f8e5m2", (-8, 8), 0, EVERY_ROUND),
+        ("integers", "f16", (-2048, 2048), 0, 0),
+        ("integers", "f64", (-2**53, 2**53), 0, 0),
+        ("range", "u64", (2**64 - 1, -3), 7, 0),
+        ("range", "i8", (-128, 1), 0, 0),
+        ("range", "f16", (1.0, 0.1), 0, 0),
+        ("range", "f32", (-3.0, 0.1), 2**20, 0),
+        ("range", "f8e5m2", (-16.0, 0.25), 0, 0),
     ]:
         seed, name, count = len(cases), "x" if len(cases) % 2 else "größe", 400
-        w0, d = words(key_of(seed, name), time, first, count)
-        values = {"uniform": uniform, "normal": normal, "integers": integers}[source](dtype, *args, w0, d)
+        if (source, dtype) == ("range", "i8"):
+            count = 256
+        if source == "range":
+            values = ranged(dtype, *args, first, count)
+        else:
+            w0, d = words(key_of(seed, name), time, first, count)
+            values = {"uniform": uniform, "normal": normal, "integers": integers}[source](dtype, *args, w0, d)
         file = f"{source}_{dtype}_{len(cases)}.npy"
         np.save(file, values)
-        args = [str(a) for a in args] if source == "integers" else list(args)
+        args = [str(a) for a in args] if all(isinstance(a, int) for a in args) else list(args)
         cases.append(dict(source=source, dtype=dtype, args=args, first=first, time=time, seed=seed, name=name, file=file))
     permutations = [dict(seed=s, epoch=e, order=order(s, e, n)) for s, e, n in [(0, 0, 10), (3, 7, 33)]]
     with open("cases.json", "w") as out:

@@ -11,7 +11,7 @@ use runjob::device::cpu::{BlockAt, Builtin};
 use runjob::device::{Code, KernelSource, Word};
 use runjob::diag::Place;
 use runjob::expr::{self, Name, Scalar, Scope};
-use runjob::job::{Action, Argument, Check, Contents, Draw, Job, Limits, Origin, Rounds, Step, Tensor, Var, VarSource, View, Want};
+use runjob::job::{Action, Argument, Check, Contents, Draw, Every, Job, Limits, Origin, Rounds, Step, Tensor, Var, VarSource, View, Want};
 use runjob::spec::{Backend, Order};
 use runjob::tensor::{Access, Dtype, Number, Param, ParamKind, Shape};
 
@@ -201,7 +201,20 @@ pub fn drawn(source: Source) -> Contents {
 pub fn check(tensor: usize, wants: Vec<Want>) -> Check {
     let text = format!("check of tensor {tensor}");
     let keeps = wants.iter().all(|want| matches!(want, Want::Expr(_)));
-    Check { tensor, wants, keeps, tolerance: Tolerance::exact(), default_tolerance: false, place: Place::root(), text }
+    Check {
+        tensor,
+        part: None,
+        mask: None,
+        wants,
+        keeps,
+        tolerance: Tolerance::exact(),
+        default_tolerance: false,
+        unordered: false,
+        written: false,
+        every: Every(1),
+        place: Place::root(),
+        text,
+    }
 }
 
 /// A job of these parts, with as many rounds and sets.
@@ -222,6 +235,7 @@ pub fn job(tensors: Vec<Tensor>, kernels: Vec<KernelSource>, steps: Vec<Action>,
         sets: (0..sets).map(|s| format!("s{s}")).collect(),
         rounds: Rounds { count: rounds, warmup: 0, seed: 7, order: Order::Cycle },
         checks,
+        conditions: Vec::new(),
         limits: Limits {
             compile: Duration::from_secs(60),
             prepare: Duration::from_secs(60),

@@ -75,3 +75,16 @@ void forks(const float *x, float *y, uint32_t n, uint32_t round) {
     for (uint32_t i = 0; i < n; i++)
         y[i] = x[i] + (child == 0 ? 1 : 0);
 }
+
+// NaN is one pattern per sign in this dtype: an element that is not written must not pass for the NaN that is expected there.
+void roots_of_positives_f8(const float *x, rj_f8e4m3 *y, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        if (x[i] >= 0)
+            y[i] = rj_f32_to_f8e4m3(sqrtf(x[i]));
+}
+
+// It writes every element, some of them NaN.
+void roots_f8(const float *x, rj_f8e4m3 *y, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = rj_f32_to_f8e4m3(sqrtf(x[i]));
+}
