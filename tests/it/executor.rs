@@ -258,8 +258,11 @@ fn what_a_launch_leaves_of_a_staged_output_stays() {
     }
 }
 
+type SetLimit = fn(&mut Job, u64);
+type Peak = fn(&runjob::plan::Plan) -> u64;
+
 /// Runs a job with less and less memory, until it does not fit; returns what was given up.
-fn with_less_and_less(job: &Job, mode: &Mode, set: fn(&mut Job, u64), peak: fn(&runjob::plan::Plan) -> u64) -> String {
+fn with_less_and_less(job: &Job, mode: &Mode, set: SetLimit, peak: Peak) -> String {
     let mut job = job.clone();
     let mut given_up = String::new();
     let options = runjob::plan::Options { lanes: None, slots: None, host: None, ..mode.options() };
@@ -283,10 +286,8 @@ fn with_less_and_less(job: &Job, mode: &Mode, set: fn(&mut Job, u64), peak: fn(&
 fn rounds_are_right_whatever_memory_is_short() {
     let mut job = expressions_of(3000);
     job.rounds.count = 40;
-    let device: (fn(&mut Job, u64), fn(&runjob::plan::Plan) -> u64) =
-        (|job, limit| job.limits.device_memory = Some(limit), |p| p.cost.device_peak);
-    let host: (fn(&mut Job, u64), fn(&runjob::plan::Plan) -> u64) =
-        (|job, limit| job.limits.host_memory = Some(limit), |p| p.cost.host_peak);
+    let device: (SetLimit, Peak) = (|job, limit| job.limits.device_memory = Some(limit), |p| p.cost.device_peak);
+    let host: (SetLimit, Peak) = (|job, limit| job.limits.host_memory = Some(limit), |p| p.cost.host_peak);
     for discrete in [false, true] {
         let mode = Mode { discrete, threads: 2, ..Mode::default() };
         for (set, peak) in [device, host] {
@@ -297,7 +298,7 @@ fn rounds_are_right_whatever_memory_is_short() {
         }
     }
     job.tensors.iter_mut().for_each(|t| t.carry = false);
-    job.checks.retain(|c| !matches!(c.tensor, 4 | 5 | 6));
+    job.checks.retain(|c| !matches!(c.tensor, 4..=6));
     let given_up = with_less_and_less(&job, &Mode { threads: 2, ..Mode::default() }, device.0, device.1);
     assert!(given_up.contains("1 lane: 2 would need "), "{given_up}");
 }
