@@ -9,7 +9,7 @@ use super::{CHUNK, HASHED};
 use crate::data::{self, EVERY_ROUND, Key, Source};
 use crate::expr::{Registers, Scratch};
 use crate::job::{Contents, Job, SetOrder, Tensor, Want};
-use crate::plan::{Class, Plan};
+use crate::plan::{Class, Host, Plan};
 
 /// What the host knows of a job and never changes: one for all lanes.
 pub(super) struct Known {
@@ -49,7 +49,8 @@ pub(super) struct HostSide<'a> {
 }
 
 impl Known {
-    pub fn new(job: &Job, parallel: bool, progress: &Progress) -> Known {
+    /// Without a plan: for [`Known::start`] alone, which no expectation reads.
+    pub fn new(job: &Job, plan: Option<&Plan>, progress: &Progress) -> Known {
         let seed = job.rounds.seed;
         let keys = job
             .tensors
@@ -61,18 +62,14 @@ impl Known {
             })
             .collect();
         let none = || vec![Vec::new(); job.tensors.len()];
+        let parallel = plan.is_none_or(|plan| plan.schedule.host == Host::Pool);
         let mut known = Known { keys, copies: none(), computed: none(), problem: None, parallel };
         known.compute(job, progress);
-        for (id, tensor) in expected(job) {
-            let sets = match &tensor.contents {
-                Contents::Sets(sources) => sources.len(),
-                Contents::Fixed(_) if !tensor.carry => 1,
-                _ => 0,
-            };
-            for set in 0..sets {
+        for (id, placement) in plan.iter().flat_map(|plan| plan.tensors.iter().enumerate()) {
+            for set in 0..placement.held {
                 progress.enter(Phase::Setup, 0);
-                let mut copy = vec![0; tensor.bytes() as usize];
-                known.generate(job, id, set as u32, &mut copy);
+                let mut copy = vec![0; placement.bytes as usize];
+                known.generate(job, id, set, &mut copy);
                 known.copies[id].push(copy);
             }
         }

@@ -59,7 +59,7 @@ pub fn inputs(job: &Job, round: u64, folder: &Path, overwrite: bool) -> Result<I
     };
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     let progress = Progress::new();
-    let known = Known::new(job, true, &progress);
+    let known = Known::new(job, None, &progress);
     let start = known.start(job, set, round).map_err(InputsError::Computed)?;
     for (id, path) in &inputs.written {
         let tensor = &job.tensors[*id];

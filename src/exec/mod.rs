@@ -279,7 +279,7 @@ fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, b
     progress.work_in(plan.schedule.lanes as usize);
     let mut kernels = Building::start(job, device);
     progress.enter(Phase::Setup, 0);
-    let known = Known::new(job, plan.schedule.host == Host::Pool, progress);
+    let known = Known::new(job, Some(plan), progress);
     if plan.fresh {
         kernels.load(job, device, progress)?;
         fresh::rounds(job, plan, device, &mut kernels, &known, progress, board, dump);
