@@ -3,6 +3,7 @@
 mod arrows;
 mod bad;
 mod cli;
+mod docs;
 mod executor;
 mod planner;
 mod schema;
