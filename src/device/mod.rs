@@ -213,6 +213,17 @@ pub enum Code {
     Builtin(cpu::Builtin),
 }
 
+impl Code {
+    /// Whether it is source in Rust.
+    pub fn is_rust(&self) -> bool {
+        match self {
+            Code::File(path) => path.extension().is_some_and(|e| e == "rs"),
+            Code::Text(text) => text.lang == Some(Lang::Rust),
+            Code::Builtin(_) => false,
+        }
+    }
+}
+
 /// Source that stands in a file of another kind, such as a spec.
 #[derive(Clone, Debug)]
 pub struct Text {

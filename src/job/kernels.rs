@@ -6,8 +6,8 @@ use indexmap::IndexMap;
 
 use super::names::Resolver;
 use super::places::Places;
-use super::types::spelling;
-use crate::device::KernelSource;
+use super::types::{rust_spelling, spelling};
+use crate::device::{Code, KernelSource};
 use crate::device::cpu::is_keyword;
 use crate::diag::{Diagnostic, Place};
 use crate::expr::{self, Scalar};
@@ -83,8 +83,9 @@ impl Resolver<'_> {
             Some(shared) => self.int_within(&at.to("shared"), shared, "`shared` in bytes", 0, 1 << 32),
         };
         let block = self.block(&at.to("block"), kernel);
-        let defines = self.defines(&at.to("defines"), kernel);
         let code = self.code(at, name, kernel);
+        let rust = code.as_ref().is_some_and(Code::is_rust);
+        let defines = self.defines(&at.to("defines"), kernel, rust);
         let entry = self.entry(at, name, kernel);
         let include = self.include(&at.to("include"), kernel);
         let flags = match &kernel.flags {
@@ -267,7 +268,7 @@ impl Resolver<'_> {
         ok.then_some((!dims.is_empty()).then_some(out))
     }
 
-    fn defines(&self, at: &Place, kernel: &spec::Kernel) -> Option<Vec<(String, String)>> {
+    fn defines(&self, at: &Place, kernel: &spec::Kernel, rust: bool) -> Option<Vec<(String, String)>> {
         let mut defines = Vec::new();
         let mut ok = true;
         for (name, define) in &kernel.defines {
@@ -283,7 +284,7 @@ impl Resolver<'_> {
                     None
                 }
                 Define::Text(text) => Some(text.clone()),
-                Define::Num(value) => self.pick(&here, value).and_then(|(here, value)| self.define(&here, value)),
+                Define::Num(value) => self.pick(&here, value).and_then(|(here, value)| self.define(&here, value, rust)),
             };
             match text {
                 Some(text) => defines.push((name.clone(), text)),
@@ -293,7 +294,7 @@ impl Resolver<'_> {
         ok.then_some(defines)
     }
 
-    fn define(&self, at: &Place, value: &Num) -> Option<String> {
+    fn define(&self, at: &Place, value: &Num, rust: bool) -> Option<String> {
         if let Num::Bool(value) = value {
             return Some(u8::from(*value).to_string());
         }
@@ -302,7 +303,7 @@ impl Resolver<'_> {
             && let Some(dtype) = self.dtype_of(text.trim())
         {
             let (dtype, backend) = (dtype?, self.backend);
-            let spelled = spelling(dtype, backend);
+            let spelled = if rust { Some(rust_spelling(dtype)) } else { spelling(dtype, backend) };
             if spelled.is_none() {
                 self.report(
                     Diagnostic::error("bad-define", at.clone(), format!("{dtype} has no name in kernels for `{}`", backend.name()))

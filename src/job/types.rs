@@ -52,6 +52,17 @@ impl Resolver<'_> {
     }
 }
 
+/// How kernels in Rust spell a dtype.
+pub(super) fn rust_spelling(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F16 => "runjob::f16",
+        Dtype::Bf16 => "runjob::bf16",
+        Dtype::F8e4m3 => "runjob::f8e4m3",
+        Dtype::F8e5m2 => "runjob::f8e5m2",
+        plain => plain.name(),
+    }
+}
+
 /// How kernels of a backend spell a dtype; `None` where their language has none for it.
 pub(super) fn spelling(dtype: Dtype, backend: Backend) -> Option<&'static str> {
     use Dtype::*;
