@@ -59,8 +59,8 @@ pub(super) struct Unroller<'r, 'a> {
     turns: usize,
     /// By origin: the last step that it has become.
     last: HashMap<u32, u32>,
-    /// Expressions of loop bodies, parsed once.
-    parsed: HashMap<Place, Expr>,
+    /// Expressions of loop bodies by their text, parsed once. Several may share a place: arguments that are left out.
+    parsed: HashMap<String, Expr>,
 }
 
 impl Unroller<'_, '_> {
@@ -238,11 +238,11 @@ impl Unroller<'_, '_> {
     fn bind(&mut self, at: &Place, value: &Num, place: expr::Place) -> Option<Scalar> {
         let scope = Places::per_round(self.resolver, &self.loops);
         if let (Num::Text(text), false) = (value, self.loops.is_empty()) {
-            if !self.parsed.contains_key(at) {
+            if !self.parsed.contains_key(text) {
                 let expr = self.resolver.parse(at, text)?;
-                self.parsed.insert(at.clone(), expr);
+                self.parsed.insert(text.clone(), expr);
             }
-            let expr = &self.parsed[at];
+            let expr = &self.parsed[text];
             return Scalar::bind(expr, &scope, place).map_err(|e| self.resolver.report_expr(at, expr, &scope, e)).ok();
         }
         self.resolver.scalar(at, value, &scope, place)

@@ -4,6 +4,7 @@ mod arrows;
 mod bad;
 mod cli;
 mod commands;
+mod docs;
 mod executor;
 mod planner;
 mod schema;

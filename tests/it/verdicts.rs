@@ -36,7 +36,7 @@ fn verdict(output: &str) -> Option<&str> {
 }
 
 /// Runs something for every spec, two at a time, and fails with all complaints at once.
-fn for_each(specs: &[PathBuf], judge: impl Fn(&Path) -> Result<(), String> + Sync) {
+pub fn for_each(specs: &[PathBuf], judge: impl Fn(&Path) -> Result<(), String> + Sync) {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let complaints = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
