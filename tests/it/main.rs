@@ -4,7 +4,11 @@ mod arrows;
 mod bad;
 mod cli;
 mod executor;
+#[cfg(unix)]
+mod mutations;
 mod planner;
+#[cfg(unix)]
+mod robust;
 mod schema;
 mod vectors;
 mod verdicts;
