@@ -1,11 +1,12 @@
 //! The commands that run no kernel.
 
 use super::print::{self, out};
-use super::{CheckArgs, DevicesArgs, PlanArgs};
+use super::{CheckArgs, DevicesArgs, GraphFormat, PlanArgs};
 use crate::device::Device;
 use crate::device::cpu::{self, CpuOptions};
 use crate::diag::{Diagnostic, Located, Severity};
 use crate::job::Overrides;
+use crate::plan::{Graph, Plan};
 use crate::spec::Backend;
 use crate::worker::Request;
 use crate::{job, plan, spec, worker};
@@ -35,14 +36,18 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
             out("\n");
         }
         match plan::build(&job, device.caps(), &request.plan_options()) {
-            Ok(plan) if args.json => match serde_json::to_string_pretty(&plan) {
+            Ok(plan) if args.json => match plan_as_json(&plan, args.graph.map(|_| Graph::new(&plan, &job, args.all))) {
                 Ok(text) => out(&(text + "\n")),
                 Err(error) => {
                     print::error(&format!("the plan cannot be written as JSON: {error}"));
                     code = 3;
                 }
             },
-            Ok(plan) => out(&plan::summary(&plan)),
+            Ok(plan) => out(&match args.graph {
+                None => plan::summary(&plan),
+                Some(GraphFormat::Dot) => Graph::new(&plan, &job, args.all).dot(),
+                Some(GraphFormat::Mermaid) => Graph::new(&plan, &job, args.all).mermaid(),
+            }),
             Err(error) => {
                 print::error(&format!("{}: {error}", job.name));
                 code = 3;
@@ -51,6 +56,16 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
         request.overrides.point += 1;
     }
     code
+}
+
+/// A plan, with its graph where that is asked for.
+fn plan_as_json(plan: &Plan, graph: Option<Graph>) -> serde_json::Result<String> {
+    let Some(graph) = graph else { return serde_json::to_string_pretty(plan) };
+    let mut value = serde_json::to_value(plan)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("graph".into(), serde_json::to_value(graph)?);
+    }
+    serde_json::to_string_pretty(&value)
 }
 
 /// A problem as editors and scripts read it.

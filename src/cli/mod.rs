@@ -118,6 +118,19 @@ struct PlanArgs {
     /// Print the whole plan as JSON
     #[arg(long)]
     json: bool,
+    /// Print the steps of a round with the reason of every edge, for Graphviz or Mermaid; with `--json`, as part of it
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "dot")]
+    graph: Option<GraphFormat>,
+    /// Print a graph of any length
+    #[arg(long, requires = "graph")]
+    all: bool,
+}
+
+/// Languages of graphs.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum GraphFormat {
+    Dot,
+    Mermaid,
 }
 
 #[derive(Args, Debug)]

@@ -120,7 +120,7 @@ fn counted(census: &Census, check: &Check, name: &str) -> String {
 
 /// Whether a tensor held the poison before the round, all of it or a part.
 fn poisoned(plan: &Plan, slot: &Slot, tensor: usize) -> bool {
-    let laid = matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window(_));
+    let laid = matches!(plan.modes[slot.mode].poison, Poison::Full | Poison::Window { .. });
     plan.poison.iter().any(|p| p.tensor == tensor && (laid || p.always))
 }
 

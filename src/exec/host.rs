@@ -74,16 +74,11 @@ impl Known {
         let parallel = plan.schedule.host == Host::Pool;
         let mut known = Known { keys, copies: none(), computed: none(), problem: None, parallel };
         known.compute(job, progress);
-        for (id, tensor) in expected(job) {
-            let sets = match &tensor.contents {
-                Contents::Sets(sources) => sources.len(),
-                Contents::Fixed(_) if !tensor.carry => 1,
-                _ => 0,
-            };
-            for set in 0..sets {
+        for (id, placement) in plan.tensors.iter().enumerate() {
+            for set in 0..placement.held {
                 progress.enter(Phase::Setup, 0);
-                let mut copy = vec![0; tensor.bytes() as usize];
-                known.generate(job, id, set as u32, &mut copy);
+                let mut copy = vec![0; placement.bytes as usize];
+                known.generate(job, id, set, &mut copy);
                 known.copies[id].push(copy);
             }
         }

@@ -1,12 +1,13 @@
-//! A job, capabilities and options -> the plan; when it does not fit, with fewer slots, then with fewer sets on the device.
+//! A job, capabilities and options -> the plan; where memory is short, with what is given up to make it fit.
 
-use super::classify::{self, Class, MOST_RESIDENT_SETS, Use};
+use super::classify::{self, Class, Use};
+use super::fit::{Limits, Needs, Rung, Spared, TooLarge, reduce};
 use super::nodes::{ordered, slice};
 use super::schedule::{self, Load};
-use super::trust::{self, GUARD_WORD};
-use super::{Cost, Fill, Home, Host, Memory, Placement, Plan, Poisoned, Read, Rounds, Schedule, Trust, Upload, Zone};
+use super::trust::{self, GUARD_WORD, Modes, Poisoning};
+use super::{Cost, Fill, Home, Host, Memory, Placement, Plan, Poison, Poisoned, Read, Rounds, Schedule, Staged, Trust, Upload, Zone};
 use crate::device::{Caps, Cmd, Place, Word};
-use crate::job::{Action, Contents, Job, Want};
+use crate::job::{Action, Contents, Job};
 
 /// What the command line says of planning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,8 +26,8 @@ pub struct Options {
 /// Why there is no plan.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum PlanError {
-    #[error("the job needs {needs} bytes of {kind} memory, the limit is {limit}: {largest}; a limit of {needs} would do{help}")]
-    TooLarge { kind: &'static str, needs: u64, limit: u64, largest: String, help: &'static str },
+    #[error("{0}")]
+    TooLarge(TooLarge),
     #[error("tensor `{tensor}` has {bytes} bytes, the largest allocation of the device is {limit}")]
     LargestAlloc { tensor: String, bytes: u64, limit: u64 },
     #[error(
@@ -49,6 +50,7 @@ const SMALL_OUTPUTS: u64 = 1 << 20;
 pub(super) struct Draft<'a> {
     pub job: &'a Job,
     pub caps: &'a Caps,
+    pub trust: Trust,
     pub uses: Vec<Use>,
     pub guard: u64,
     pub tensors: Vec<Placement>,
@@ -60,6 +62,9 @@ pub(super) struct Draft<'a> {
     pub zones: Vec<Zone>,
     pub fills: Vec<Fill>,
     pub reads: Vec<Read>,
+    pub staged: Vec<Staged>,
+    /// Of the round with the most nodes.
+    pub cmds: Vec<Cmd>,
 }
 
 /// The plan of a job on a device. *Errors*: it does not fit, by memory or by block size.
@@ -71,139 +76,150 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
             return Err(PlanError::Block { kernel: kernel.name.clone(), block: kernel.block, limit });
         }
     }
-    // Where the device is the host, its memory is all there is.
-    let host_limit = job.limits.host_memory.unwrap_or(if caps.unified { caps.memory } else { u64::MAX });
-    let device_limit = job.limits.device_memory.unwrap_or(u64::MAX).min(caps.memory);
-    let sets_can_stay = job.sets.len() <= MOST_RESIDENT_SETS;
-    let mut last = None;
-    for sets_stay in if sets_can_stay { &[true, false][..] } else { &[false][..] } {
-        let has_sets = job.tensors.iter().any(|t| matches!(t.contents, Contents::Sets(_)));
-        if !sets_stay && sets_can_stay && !has_sets {
-            break;
-        }
-        let (mut lanes, mut slots) = (options.lanes, options.slots);
-        loop {
-            let plan = attempt(job, caps, &Options { lanes, slots, ..*options }, *sets_stay)?;
-            if plan.cost.device_peak <= device_limit && plan.cost.host_peak <= host_limit {
-                return Ok(plan);
+    let limits = Limits::of(job, caps);
+    let (mut spared, mut rungs) = (Spared::default(), Vec::new());
+    loop {
+        let draft = Draft::new(job, caps, options.trust, spared)?;
+        let modes = match draft.modes() {
+            Ok(modes) => modes,
+            // There are several sets on the device, and without them one graph.
+            Err(reason) => {
+                rungs.push(Rung { what: "sets are uploaded in every round that uses them".into(), reason });
+                spared.sets = true;
+                continue;
             }
-            let schedule = &plan.schedule;
-            let more = schedule.lanes > 1 || schedule.slots > 1;
-            if schedule.lanes > 1 {
-                lanes = Some(schedule.lanes / 2);
-            } else {
-                slots = Some(schedule.slots - 1);
+        };
+        let cost = draft.cost();
+        let schedule = draft.schedule(options, &draft.load(&cost, options))?;
+        let needs = draft.needs(&schedule, u64::from(draft.sets_on_device().max(1)) * modes.modes.len() as u64, options.fresh);
+        match reduce(schedule, &needs, &limits) {
+            Ok((mut schedule, fewer)) => {
+                schedule.deal = schedule::deal(job.rounds.count, schedule.lanes);
+                rungs.extend(fewer);
+                return draft.finish(options, schedule, modes, cost, &needs, rungs);
             }
-            last = Some(plan);
-            if !more {
-                break;
-            }
+            Err(short) => match spared.next(&draft, &short) {
+                Some((more, rung)) => {
+                    spared = more;
+                    rungs.push(rung);
+                }
+                None => return Err(PlanError::TooLarge(draft.too_large(&needs, &limits))),
+            },
         }
     }
-    // The loop above runs at least once.
-    let Some(plan) = last else { return attempt(job, caps, options, false) };
-    let mut by_size: Vec<&Placement> = plan.tensors.iter().filter(|t| t.home.is_some() || !t.pristine.is_empty()).collect();
-    by_size.sort_by_key(|t| std::cmp::Reverse(t.bytes));
-    let largest = by_size.iter().take(3).map(|t| format!("`{}` takes {}", t.name, t.bytes)).collect::<Vec<_>>().join(", ");
-    let (kind, needs, limit) = if plan.cost.device_peak > device_limit {
-        ("device", plan.cost.device_peak, device_limit)
-    } else {
-        ("host", plan.cost.host_peak, host_limit)
-    };
-    let limited = job.limits.device_memory.is_some() || job.limits.host_memory.is_some();
-    let help = if limited { " (see [limits])" } else { "" };
-    Err(PlanError::TooLarge { kind, needs, limit, largest, help })
 }
 
-fn attempt(job: &Job, caps: &Caps, options: &Options, sets_stay: bool) -> Result<Plan, PlanError> {
-    let guard = if options.trust == Trust::Fast { 0 } else { GUARD_BYTES };
-    let uses = classify::uses(job);
-    let tensors = job
-        .tensors
-        .iter()
-        .enumerate()
-        .map(|(id, tensor)| {
+impl<'a> Draft<'a> {
+    /// Classes, addresses and commands.
+    fn new(job: &'a Job, caps: &'a Caps, trust: Trust, spared: Spared) -> Result<Draft<'a>, PlanError> {
+        let uses = classify::uses(job);
+        let tensor = |(id, tensor): (usize, &crate::job::Tensor)| {
             let of = uses[id];
-            let (class, reason) = classify::class(job, id, of, sets_stay);
+            let (class, reason) = classify::class(job, id, of, spared);
+            let held = classify::held(job, id, class, of, spared);
             let steps = of.first.map(|first| (first, of.last));
-            Placement { name: tensor.name.clone(), bytes: tensor.bytes(), class, home: None, pristine: Vec::new(), reason, steps }
-        })
-        .collect();
-    let mut draft = Draft {
-        job,
-        caps,
-        uses,
-        guard,
-        tensors,
-        memories: Vec::new(),
-        setup: Vec::new(),
-        setup_copies: Vec::new(),
-        start: Vec::new(),
-        poison: Vec::new(),
-        zones: Vec::new(),
-        fills: Vec::new(),
-        reads: Vec::new(),
-    };
-    draft.place_pristine()?;
-    draft.place_carried()?;
-    draft.place_slot()?;
-    draft.finish(options)
-}
-
-impl Draft<'_> {
-    fn finish(mut self, options: &Options) -> Result<Plan, PlanError> {
-        let job = self.job;
-        let outputs: Vec<usize> = (0..self.tensors.len()).filter(|&id| self.tensors[id].class == Class::Output).collect();
-        let output_bytes: u64 = outputs.iter().map(|&id| self.tensors[id].bytes).sum();
-        let at_setup: Vec<Cmd> = if options.trust == Trust::Fast {
-            let poison = |&id: &usize| {
-                let word = trust::poison_of(job, id, 0);
-                let home = self.tensors[id].home?;
-                Some(Cmd::Fill { dst: slice(home, self.tensors[id].bytes), pattern: Word::Const(word.into()) })
-            };
-            outputs.iter().filter_map(poison).collect()
-        } else {
-            Vec::new()
+            Placement { name: tensor.name.clone(), bytes: tensor.bytes(), class, home: None, pristine: Vec::new(), held, reason, steps }
         };
+        let tensors = job.tensors.iter().enumerate().map(tensor).collect();
+        let mut draft = Draft {
+            job,
+            caps,
+            trust,
+            uses,
+            guard: if trust == Trust::Fast { 0 } else { GUARD_BYTES },
+            tensors,
+            memories: Vec::new(),
+            setup: Vec::new(),
+            setup_copies: Vec::new(),
+            start: Vec::new(),
+            poison: Vec::new(),
+            zones: Vec::new(),
+            fills: Vec::new(),
+            reads: Vec::new(),
+            staged: Vec::new(),
+            cmds: Vec::new(),
+        };
+        draft.place_pristine()?;
+        draft.place_carried()?;
+        draft.place_slot()?;
         let must_write = |id: usize| job.checks.iter().any(|c| c.written && c.tensor == id);
         let mut words: Vec<u32> = Vec::new();
-        for id in outputs.into_iter().filter(|&id| options.trust != Trust::Fast || must_write(id)) {
+        for id in draft.outputs().into_iter().filter(|&id| trust != Trust::Fast || must_write(id)) {
             let word = trust::poison_of(job, id, 0);
             let at = words.iter().position(|of| *of == word).unwrap_or_else(|| {
                 words.push(word);
                 words.len() - 1
             });
-            self.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16, always: must_write(id) });
+            draft.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16, always: must_write(id) });
         }
-        let mut cost = self.cost();
-        let moved = cost.round_steps + cost.round_copied + cost.round_filled;
-        cost.lower_bound_ns = (moved as f64 / self.caps.bytes_per_ns) as u64;
-        let cheap = output_bytes * 20 <= moved;
-        let stale_could_pass = self.poison.iter().any(|p| !classify::expected_anew(job, p.tensor));
-        let modes = trust::modes(options.trust, output_bytes <= SMALL_OUTPUTS || cheap || stale_could_pass, output_bytes > 0);
-        let sets = self.sets_on_device();
-        let kinds = (0..sets.max(1)).flat_map(|set| modes.iter().map(move |mode| (set, mode)));
-        let graphs = kinds.map(|(set, mode)| self.round_nodes(set, mode)).collect::<Result<Vec<_>, _>>()?;
-        let widest = job.steps.iter().filter_map(|s| match &s.action {
+        draft.cmds = draft.round(0, &trust::Mode { poison: Poison::Full, all_guards: true, guards: trust != Trust::Fast });
+        Ok(draft)
+    }
+
+    fn outputs(&self) -> Vec<usize> {
+        (0..self.tensors.len()).filter(|&id| self.tensors[id].class == Class::Output).collect()
+    }
+
+    fn output_bytes(&self) -> u64 {
+        self.outputs().iter().map(|&id| self.tensors[id].bytes).sum()
+    }
+
+    /// The kinds of rounds. *Errors*: why not every set can have graphs.
+    fn modes(&self) -> Result<Modes, String> {
+        let bytes = self.output_bytes();
+        let cheap = bytes * 20 <= moved(&self.cost());
+        let stale_could_pass = self.poison.iter().any(|p| !classify::expected_anew(self.job, p.tensor));
+        trust::modes(Poisoning {
+            trust: self.trust,
+            always_full: bytes <= SMALL_OUTPUTS || cheap || stale_could_pass,
+            outputs: bytes > 0,
+            sets: self.sets_on_device().max(1).into(),
+            nodes: self.cmds.len() as u64,
+        })
+    }
+
+    /// What the schedule depends on.
+    fn load(&self, cost: &Cost, options: &Options) -> Load {
+        let widest = self.job.steps.iter().filter_map(|s| match &s.action {
             Action::Launch { grid, .. } => {
                 Some(grid.iter().map(|g| if let Word::Const(n) = g { *n } else { 1 }).fold(1u64, u64::saturating_mul))
             }
             _ => None,
         });
-        let load = Load {
+        Load {
             host_bytes: cost.round_upload + cost.round_download,
-            device_bytes: moved,
+            device_bytes: moved(cost),
             widest: widest.max().unwrap_or(1),
-            rounds: job.rounds.count,
+            rounds: self.job.rounds.count,
             alone: self.alone(options),
+        }
+    }
+
+    fn finish(
+        mut self,
+        options: &Options,
+        schedule: Schedule,
+        modes: Modes,
+        mut cost: Cost,
+        needs: &Needs,
+        rungs: Vec<Rung>,
+    ) -> Result<Plan, PlanError> {
+        let job = self.job;
+        let poison = |&id: &usize| {
+            let word = trust::poison_of(job, id, 0);
+            let home = self.tensors[id].home?;
+            Some(Cmd::Fill { dst: slice(home, self.tensors[id].bytes), pattern: Word::Const(word.into()) })
         };
-        let schedule = self.schedule(options, &load)?;
+        let at_setup: Vec<Cmd> = if self.trust == Trust::Fast { self.outputs().iter().filter_map(poison).collect() } else { Vec::new() };
+        cost.lower_bound_ns = (moved(&cost) as f64 / self.caps.bytes_per_ns) as u64;
+        let sets = self.sets_on_device();
+        let kinds = (0..sets.max(1)).flat_map(|set| modes.modes.iter().map(move |mode| (set, mode)));
+        let graphs = kinds.map(|(set, mode)| self.round_nodes(set, mode)).collect::<Result<Vec<_>, _>>()?;
         let slots = u64::from(schedule.slots) * u64::from(schedule.lanes);
-        cost.device_peak = self.memories.iter().map(|m| m.bytes * if m.per_slot { slots } else { 1 }).sum();
+        cost.device_peak = needs.device.at(schedule.lanes, schedule.slots);
+        cost.host_peak = needs.host.at(schedule.lanes, schedule.slots);
         cost.allocs = self.memories.iter().map(|m| if m.per_slot { slots } else { 1 }).sum();
         cost.loads = job.kernels.len() as u64;
-        let host_side = self.memories.iter().filter(|m| m.place != Place::Device).map(|m| m.bytes * if m.per_slot { slots } else { 1 });
-        cost.host_peak = self.host_bytes() + host_side.sum::<u64>();
         let mut setup_nodes: Vec<Cmd> = Vec::new();
         if self.guard > 0 {
             for (id, memory) in self.memories.iter().enumerate() {
@@ -221,13 +237,16 @@ impl Draft<'_> {
             trust: options.trust,
             fresh: options.fresh,
             schedule,
+            rungs,
             setup: self.setup,
             setup_nodes: ordered(setup_nodes)?,
             start_nodes: ordered(self.start)?,
             poison_nodes: ordered(at_setup)?,
             graphs,
             sets,
-            modes,
+            modes: modes.modes,
+            fewer_modes: modes.reason,
+            staged: self.staged,
             poison: self.poison,
             zones: self.zones,
             fills: self.fills,
@@ -264,7 +283,7 @@ impl Draft<'_> {
         }
         if let Some(slots) = options.slots.filter(|_| !options.fresh) {
             schedule.slots = slots.max(1);
-            schedule.reason = format!("{} slots, as asked for or as memory allows", schedule.slots);
+            schedule.reason = format!("{}, as asked for", super::show::count(schedule.slots.into(), "slot"));
         }
         if let Some(host) = options.host {
             schedule.host = host;
@@ -275,8 +294,7 @@ impl Draft<'_> {
             }
             schedule.lanes = lanes.clamp(1, schedule::MOST_LANES as u32);
             let asked = super::show::count(schedule.lanes.into(), "lane");
-            schedule.reason =
-                format!("{asked} and {}, as asked for or as memory allows", super::show::count(schedule.slots.into(), "slot"));
+            schedule.reason = format!("{asked} and {}, as asked for", super::show::count(schedule.slots.into(), "slot"));
             if lanes > 1 {
                 schedule.host = Host::Inline;
             }
@@ -302,7 +320,7 @@ impl Draft<'_> {
         let mut cost = Cost { setup_upload: self.setup.iter().map(|u| u.bytes).sum(), ..Cost::default() };
         cost.round_upload = self.fills.iter().map(|f| f.bytes).sum();
         cost.round_download = self.reads.iter().map(|r| r.bytes).sum();
-        let mode = trust::modes(Trust::Fast, true, false)[0];
+        let mode = trust::Mode { poison: Poison::Nothing, all_guards: false, guards: false };
         for cmd in self.round(0, &mode) {
             match &cmd {
                 Cmd::Copy { src, .. } => cost.round_copied += 2 * src.len,
@@ -321,35 +339,9 @@ impl Draft<'_> {
         cost.naive = with_contents.map(|(p, _)| p.bytes).sum::<u64>() + cost.round_download;
         cost
     }
+}
 
-    /// What the host keeps: contents that are computed and what they are computed from; for expectations, copies of
-    /// fixed contents and carried starts; and the scratch of programs.
-    fn host_bytes(&self) -> u64 {
-        let mut bytes = 0;
-        for (id, tensor) in self.job.tensors.iter().enumerate() {
-            if self.uses[id].computed {
-                bytes += match &tensor.contents {
-                    Contents::Sets(sources) => tensor.bytes() * sources.len() as u64,
-                    Contents::Drawn(_) => tensor.bytes() * u64::from(self.caps.lanes),
-                    _ => tensor.bytes(),
-                };
-            }
-            if self.uses[id].expected {
-                bytes += match &tensor.contents {
-                    Contents::Sets(sources) => tensor.bytes() * sources.len() as u64,
-                    Contents::Drawn(_) if self.tensors[id].class == Class::Streamed => 0,
-                    _ if tensor.carry => 2 * tensor.bytes(),
-                    _ => tensor.bytes(),
-                };
-            }
-        }
-        let programs = self.job.programs().map(|program| program.scratch_bytes(self.caps.lanes as usize));
-        let goldens = self.job.checks.iter().flat_map(|c| &c.wants).map(|w| match w {
-            Want::Bytes(bytes) => bytes.len() as u64,
-            Want::Expr(_) | Want::File { .. } => 0,
-        });
-        let contents = self.job.tensors.iter().flat_map(|t| t.contents.programs()).map(|p| p.scratch_bytes(self.caps.lanes as usize));
-        let sorted = self.job.checks.iter().map(|c| c.sorted_bytes(&self.job.tensors[c.tensor]));
-        bytes + programs.sum::<u64>() + goldens.sum::<u64>() + sorted.sum::<u64>() + contents.sum::<u64>()
-    }
+/// Bytes that the device moves in a round.
+fn moved(cost: &Cost) -> u64 {
+    cost.round_steps + cost.round_copied + cost.round_filled
 }

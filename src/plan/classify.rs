@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fit::Spared;
 use crate::data::Source;
 use crate::job::{Contents, Job, Want};
 
@@ -96,10 +97,10 @@ pub(super) fn uses(job: &Job) -> Vec<Use> {
 }
 
 /// The most sets that stay on the device, each with graphs of its own.
-pub(super) const MOST_RESIDENT_SETS: usize = 16;
+const MOST_RESIDENT_SETS: usize = 16;
 
 /// The class of a tensor, and why.
-pub(super) fn class(job: &Job, tensor: usize, of: Use, sets_stay: bool) -> (Class, String) {
+pub(super) fn class(job: &Job, tensor: usize, of: Use, spared: Spared) -> (Class, String) {
     let t = &job.tensors[tensor];
     let on_device = of.first.is_some();
     if !on_device {
@@ -127,13 +128,36 @@ pub(super) fn class(job: &Job, tensor: usize, of: Use, sets_stay: bool) -> (Clas
         Contents::Fixed(Source::Fill(_)) if written && fill_word(job, tensor).is_some() => {
             (Class::Cleared, "starts every round with one value; steps write it".into())
         }
+        Contents::Fixed(_) if written && spared.copies => {
+            (Class::Streamed, "the same contents every round, uploaded again as memory is short; steps write it".into())
+        }
         Contents::Fixed(_) if written => (Class::Restored, "starts every round with the same contents; steps write it".into()),
         Contents::Fixed(_) => (Class::Resident, "the same in every round; no step writes it".into()),
-        Contents::Sets(sources) if sets_stay && written => (Class::Restored, format!("{} sets that cycle; steps write it", sources.len())),
-        Contents::Sets(sources) if sets_stay => (Class::Resident, format!("{} sets that cycle, each uploaded once", sources.len())),
-        Contents::Sets(sources) => {
+        Contents::Sets(sources) if sources.len() > MOST_RESIDENT_SETS => {
             (Class::Streamed, format!("{} sets, more than the {MOST_RESIDENT_SETS} that stay on the device", sources.len()))
         }
+        Contents::Sets(sources) if spared.sets => {
+            (Class::Streamed, format!("{} sets, more than the device is given room for", sources.len()))
+        }
+        Contents::Sets(sources) if written && spared.copies => {
+            (Class::Streamed, format!("{} sets that cycle, uploaded again as memory is short; steps write it", sources.len()))
+        }
+        Contents::Sets(sources) if written => (Class::Restored, format!("{} sets that cycle; steps write it", sources.len())),
+        Contents::Sets(sources) => (Class::Resident, format!("{} sets that cycle, each uploaded once", sources.len())),
+    }
+}
+
+/// How many copies of a tensor's contents the host holds for expectations; without any, they read what a slot was filled
+/// with, or what is drawn for them.
+pub(super) fn held(job: &Job, tensor: usize, class: Class, of: Use, spared: Spared) -> u32 {
+    let refilled = |given_up| class == Class::Streamed && given_up;
+    match &job.tensors[tensor].contents {
+        _ if !of.expected => 0,
+        Contents::Sets(_) if refilled(spared.sets || of.written && spared.copies) => 0,
+        Contents::Sets(sources) => sources.len() as u32,
+        Contents::Fixed(_) if job.tensors[tensor].carry || refilled(spared.copies) => 0,
+        Contents::Fixed(_) => 1,
+        Contents::Drawn(_) | Contents::None => 0,
     }
 }
 

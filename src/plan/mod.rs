@@ -1,17 +1,22 @@
 //! A job, a device's capabilities and options -> a [`Plan`]: plain data that can be printed, compared and tested
-//! without a device. `build` goes through it in order: `classify` the tensors, `place` them in memories (`arena`), list
-//! the `nodes` of a round, `order` them by hazards, choose the `schedule`.
+//! without a device. `build` goes through it in order: `classify` the tensors, `place` them in memories (`arena`), with
+//! copies of views that cannot be bound (`stage`), choose the `schedule`, `fit` it into the limits with what the `host`
+//! holds, list the `nodes` of a round and `order` them by hazards. `show` and `graph` print it.
 //!
 //! Memory and kernel ids in a plan are its own, counted from 0; the executor maps them to those of a device.
 
 mod arena;
 mod build;
 mod classify;
+mod fit;
+mod graph;
+mod host;
 mod nodes;
 mod order;
 mod place;
 mod schedule;
 mod show;
+mod stage;
 mod trust;
 
 use serde::{Deserialize, Serialize};
@@ -21,10 +26,12 @@ use crate::spec::Order;
 
 pub use build::{Options, PlanError, build};
 pub use classify::Class;
-pub use order::{MOST_EDGES, after_lists};
+pub use fit::{Rung, TooLarge};
+pub use graph::{Edge, Graph, GraphNode, Reason};
+pub use order::{Hazard, HazardKind, MOST_EDGES, after_lists, explain};
 pub use schedule::{Host, MOST_LANES, Schedule};
 pub use show::{bytes, count, nanoseconds, summary};
-pub use trust::{GUARD_WORD, Mode, Poison, Trust, guard_bytes, poison_of};
+pub use trust::{GUARD_WORD, MOST_GRAPHS, MOST_NODES, Mode, Poison, Trust, guard_bytes, poison_of};
 
 /// How a job runs on a device.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -35,6 +42,8 @@ pub struct Plan {
     /// Set-up and tear-down around every round.
     pub fresh: bool,
     pub schedule: Schedule,
+    /// What was given up to save memory, in this order.
+    pub rungs: Vec<Rung>,
     /// One per tensor of the job.
     pub tensors: Vec<Placement>,
     pub memories: Vec<Memory>,
@@ -50,6 +59,10 @@ pub struct Plan {
     pub graphs: Vec<Vec<Node>>,
     pub sets: u32,
     pub modes: Vec<Mode>,
+    /// Why there are fewer modes than there could be.
+    pub fewer_modes: Option<String>,
+    /// By step and argument: views that launches are given a copy of.
+    pub staged: Vec<Staged>,
     pub poison: Vec<Poisoned>,
     /// Bytes between tensors that no tensor ever covers.
     pub zones: Vec<Zone>,
@@ -79,6 +92,8 @@ pub struct Placement {
     pub home: Option<Home>,
     /// Contents that the device copies from at the start of a round, or reads in place: one per set, or one.
     pub pristine: Vec<Home>,
+    /// Copies of its contents that the host holds for expectations: one per set, one, or none.
+    pub held: u32,
     /// Why this class.
     pub reason: String,
     /// First and last step that uses it, in the unrolled list.
@@ -90,6 +105,25 @@ pub struct Placement {
 pub struct Home {
     pub memory: u32,
     pub offset: u64,
+}
+
+/// A view that the device cannot bind where it lies: the launch is given a copy, which is filled before it. One that the
+/// launch may write is filled too, so that what it leaves out stays as it was when all is put back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Staged {
+    pub step: u32,
+    /// Index of the argument.
+    pub arg: u32,
+    pub tensor: usize,
+    /// Where the view starts in the tensor. *Units*: bytes.
+    pub offset: u64,
+    pub bytes: u64,
+    /// Where the copy is.
+    pub at: Home,
+    /// The copy is put back after the launch, which may write it.
+    pub back: bool,
+    /// What `offset` would have to be a multiple of.
+    pub alignment: u64,
 }
 
 /// One device memory.
@@ -169,7 +203,9 @@ pub struct Cost {
     pub launches: u64,
     /// What a loop moves between host and device that uploads every input and fetches every output anew, per round.
     pub naive: u64,
+    /// All memories that lie on the device.
     pub device_peak: u64,
+    /// All that lies on the host: memories that it reaches and what it holds beside them, but for mapped files.
     pub host_peak: u64,
     /// Least time of a round on the device, by the bytes that must move. *Units*: nanoseconds.
     pub lower_bound_ns: u64,
@@ -182,6 +218,32 @@ impl Plan {
     pub fn graph(&self, set: u32, mode: usize) -> usize {
         let set = if self.sets > 0 { set as usize } else { 0 };
         set * self.modes.len() + mode
+    }
+
+    /// *Units*: bytes of all memories, of all lanes and slots.
+    pub fn allocated(&self) -> u64 {
+        let slots = u64::from(self.schedule.slots) * u64::from(self.schedule.lanes);
+        self.memories.iter().map(|m| m.bytes * if m.per_slot { slots } else { 1 }).sum()
+    }
+
+    /// The step that a node of a mode's graphs belongs to, where `nodes` and `steps` are how many there are. The copies of
+    /// staged views belong to their step.
+    pub fn step_of(&self, mode: usize, nodes: usize, steps: usize, node: usize) -> Option<usize> {
+        let before = nodes.checked_sub(self.trailing(mode) + steps + self.staged.iter().map(|s| 1 + usize::from(s.back)).sum::<usize>())?;
+        let at = node.checked_sub(before)?;
+        let mut extra = 0;
+        for here in self.staged.chunk_by(|a, b| a.step == b.step) {
+            let step = here[0].step as usize;
+            if at < step + extra {
+                break;
+            }
+            let more = here.iter().map(|s| 1 + usize::from(s.back)).sum::<usize>();
+            if at <= step + extra + more {
+                return Some(step);
+            }
+            extra += more;
+        }
+        Some(at - extra).filter(|&step| step < steps)
     }
 
     /// Nodes of a mode's graphs that come after the steps: read-back, and copies of guard zones.

@@ -1,9 +1,9 @@
-//! The commands of a round for one set and mode: uploads, restores, clears, poison, steps, read-back, guards.
+//! The commands of a round for one set and mode: uploads, restores, clears, poison, steps with the copies of views that
+//! the device cannot bind, read-back, guards.
 
 use super::build::{Draft, PlanError};
 use super::order::{MOST_EDGES, add_edges, after_lists};
-use super::trust::WINDOWS;
-use super::{Class, Home, Mode, Poison};
+use super::{Class, Home, Mode, Poison, Staged};
 use crate::device::{Arg, Cmd, Kernel, Mem, Node, Slice, Word};
 use crate::job::{Action, Argument, View};
 use crate::tensor::Access;
@@ -21,10 +21,10 @@ pub(super) fn ordered(cmds: Vec<Cmd>) -> Result<Vec<Node>, PlanError> {
 const TOO_MANY: PlanError = PlanError::TooManyEdges { limit: MOST_EDGES as u64 };
 
 /// The part of an output that a window covers; windows are whole words and tile the output.
-pub(super) fn window(bytes: u64, window: u8) -> (u64, u64) {
+pub(super) fn window(bytes: u64, part: u8, of: u8) -> (u64, u64) {
     let words = bytes.div_ceil(4);
-    let border = |w: u64| (words * w / u64::from(WINDOWS) * 4).min(bytes);
-    (border(window.into()), border(u64::from(window) + 1))
+    let border = |w: u64| (words * w / u64::from(of) * 4).min(bytes);
+    (border(part.into()), border(u64::from(part) + 1))
 }
 
 impl Draft<'_> {
@@ -45,13 +45,13 @@ impl Draft<'_> {
 
     /// The nodes of a round. *Errors*: more edges than a plan may have.
     pub(super) fn round_nodes(&self, set: u32, mode: &Mode) -> Result<Vec<Node>, PlanError> {
-        let (cmds, first) = self.round_and_first(set, mode);
+        let (cmds, steps) = self.round_and_steps(set, mode);
         let mut nodes = ordered(cmds)?;
         let mut edges: usize = nodes.iter().map(|node| node.after.len()).sum();
         for (index, step) in self.job.steps.iter().enumerate().filter(|(_, step)| !step.after.is_empty()) {
-            let after = &mut nodes[first + index].after;
+            let after = &mut nodes[steps[index] as usize].after;
             edges -= after.len();
-            add_edges(after, step.after.iter().map(|&step| first as u32 + step));
+            add_edges(after, step.after.iter().map(|&step| steps[step as usize]));
             edges += after.len();
         }
         if edges > MOST_EDGES { Err(TOO_MANY) } else { Ok(nodes) }
@@ -59,11 +59,11 @@ impl Draft<'_> {
 
     /// The commands of a round, in an order that is legal.
     pub(super) fn round(&self, set: u32, mode: &Mode) -> Vec<Cmd> {
-        self.round_and_first(set, mode).0
+        self.round_and_steps(set, mode).0
     }
 
-    /// The commands of a round, in an order that is legal, and where the first of those stands that are steps.
-    fn round_and_first(&self, set: u32, mode: &Mode) -> (Vec<Cmd>, usize) {
+    /// The commands of a round, in an order that is legal, and which of them are the steps' own.
+    fn round_and_steps(&self, set: u32, mode: &Mode) -> (Vec<Cmd>, Vec<u32>) {
         let mut cmds = Vec::new();
         for fill in self.fills.iter().filter(|f| !f.bound) {
             if let Some(home) = self.tensors[fill.tensor].home {
@@ -93,15 +93,25 @@ impl Draft<'_> {
                 _ if poisoned.always => (0, placement.bytes),
                 Poison::Nothing => continue,
                 Poison::Full => (0, placement.bytes),
-                Poison::Window(w) => window(placement.bytes, w),
+                Poison::Window { part, of } => window(placement.bytes, part, of),
             };
             if from < to {
                 let dst = Slice { mem: Mem(home.memory), offset: home.offset + from, len: to - from };
                 cmds.push(Cmd::Fill { dst, pattern: Word::Var(poisoned.var) });
             }
         }
-        let first = cmds.len();
-        for step in &self.job.steps {
+        let mut steps = Vec::with_capacity(self.job.steps.len());
+        let mut staged = self.staged.as_slice();
+        for (index, step) in self.job.steps.iter().enumerate() {
+            let (here, later) = staged.split_at(staged.iter().take_while(|s| s.step == index as u32).count());
+            staged = later;
+            let there = |s: &Staged| self.view(View { tensor: s.tensor, offset: s.offset, len: s.bytes }, set);
+            let bind = |arg: usize, view: View| match here.iter().find(|s| s.arg == arg as u32) {
+                Some(staged) => slice(staged.at, staged.bytes),
+                None => self.view(view, set),
+            };
+            cmds.extend(here.iter().map(|s| Cmd::Copy { src: there(s), dst: slice(s.at, s.bytes) }));
+            steps.push(cmds.len() as u32);
             cmds.push(match &step.action {
                 Action::Launch { kernel, grid, offset, args } => Cmd::Launch {
                     kernel: Kernel(*kernel as u32),
@@ -109,19 +119,21 @@ impl Draft<'_> {
                     offset: *offset,
                     args: args
                         .iter()
-                        .map(|arg| match arg {
+                        .enumerate()
+                        .map(|(at, arg)| match arg {
                             Argument::Scalar(word) => Arg::Scalar(*word),
                             Argument::Struct(words) => Arg::Struct(words.clone()),
                             Argument::Null => Arg::Null,
-                            Argument::Tensor { access: Access::In, view } => Arg::In(self.view(*view, set)),
-                            Argument::Tensor { access: Access::Out, view } => Arg::Out(self.view(*view, set)),
-                            Argument::Tensor { access: Access::Inout, view } => Arg::Inout(self.view(*view, set)),
+                            Argument::Tensor { access: Access::In, view } => Arg::In(bind(at, *view)),
+                            Argument::Tensor { access: Access::Out, view } => Arg::Out(bind(at, *view)),
+                            Argument::Tensor { access: Access::Inout, view } => Arg::Inout(bind(at, *view)),
                         })
                         .collect(),
                 },
                 Action::Copy { src, dst } => Cmd::Copy { src: self.view(*src, set), dst: self.view(*dst, set) },
                 Action::Fill { dst, pattern } => Cmd::Fill { dst: self.view(*dst, set), pattern: *pattern },
             });
+            cmds.extend(here.iter().filter(|s| s.back).map(|s| Cmd::Copy { src: slice(s.at, s.bytes), dst: there(s) }));
         }
         for read in &self.reads {
             if let Some(home) = self.tensors[read.tensor].home
@@ -133,7 +145,7 @@ impl Draft<'_> {
         for zone in self.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near) && z.at != z.read) {
             cmds.push(Cmd::Copy { src: slice(zone.at, zone.bytes), dst: slice(zone.read, zone.bytes) });
         }
-        (cmds, first)
+        (cmds, steps)
     }
 }
 
@@ -144,14 +156,16 @@ mod tests {
     #[test]
     fn windows_tile_the_output() {
         for bytes in [1u64, 3, 4, 63, 64, 65, 1000, 1 << 20, (1 << 20) + 3] {
-            let mut end = 0;
-            for w in 0..WINDOWS {
-                let (from, to) = window(bytes, w);
-                assert_eq!(from, end);
-                assert!(from % 4 == 0 && to >= from);
-                end = to;
+            for of in [2, 4, 8, 16] {
+                let mut end = 0;
+                for part in 0..of {
+                    let (from, to) = window(bytes, part, of);
+                    assert_eq!(from, end);
+                    assert!(from % 4 == 0 && to >= from);
+                    end = to;
+                }
+                assert_eq!(end, bytes);
             }
-            assert_eq!(end, bytes);
         }
     }
 }

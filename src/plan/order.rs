@@ -1,21 +1,63 @@
-//! The order of nodes: read-after-write, write-after-write and write-after-read over byte ranges, exactly.
+//! The order of nodes: read-after-write, write-after-write and write-after-read over byte ranges, exactly; and, where a
+//! person asks, the bytes that each edge is there for.
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::device::{Arg, Cmd, Slice};
+use serde::Serialize;
+
+use crate::device::{Arg, Cmd, Mem, Slice};
 
 /// One byte range that a command uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Access {
     slice: Slice,
+    read: bool,
     write: bool,
+}
+
+/// How two commands meet in the same bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HazardKind {
+    ReadAfterWrite,
+    WriteAfterRead,
+    WriteAfterWrite,
+}
+
+impl HazardKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            HazardKind::ReadAfterWrite => "read after write",
+            HazardKind::WriteAfterRead => "write after read",
+            HazardKind::WriteAfterWrite => "write after write",
+        }
+    }
+}
+
+/// Bytes for which a command waits for an earlier one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Hazard {
+    /// The earlier command.
+    pub from: u32,
+    pub kind: HazardKind,
+    pub bytes: Slice,
 }
 
 fn accesses(cmd: &Cmd) -> Vec<Access> {
     match cmd {
-        Cmd::Copy { src, dst } => vec![Access { slice: *src, write: false }, Access { slice: *dst, write: true }],
-        Cmd::Fill { dst, .. } => vec![Access { slice: *dst, write: true }],
-        Cmd::Launch { args, .. } => args.iter().filter_map(Arg::slice).map(|(slice, write)| Access { slice, write }).collect(),
+        Cmd::Copy { src, dst } => {
+            vec![Access { slice: *src, read: true, write: false }, Access { slice: *dst, read: false, write: true }]
+        }
+        Cmd::Fill { dst, .. } => vec![Access { slice: *dst, read: false, write: true }],
+        Cmd::Launch { args, .. } => args
+            .iter()
+            .filter_map(|arg| match arg {
+                Arg::In(slice) => Some(Access { slice: *slice, read: true, write: false }),
+                Arg::Out(slice) => Some(Access { slice: *slice, read: false, write: true }),
+                Arg::Inout(slice) => Some(Access { slice: *slice, read: true, write: true }),
+                Arg::Scalar(_) | Arg::Struct(_) | Arg::Null => None,
+            })
+            .collect(),
     }
 }
 
@@ -34,41 +76,14 @@ pub const MOST_EDGES: usize = 16 << 20;
 /// readers since of each byte it writes. Nothing transitive is added or removed. `None` where that is more than
 /// [`MOST_EDGES`]: many readers of one place, each part of which is then written by many.
 pub fn after_lists(cmds: &[&Cmd]) -> Option<Vec<Vec<u32>>> {
-    let used: Vec<Vec<Access>> = cmds.iter().map(|cmd| accesses(cmd)).collect();
-    // Bytes that nothing writes order nothing, however often they are read.
-    let mut written: HashMap<u32, Vec<(u64, u64)>> = HashMap::new();
-    for access in used.iter().flatten().filter(|a| a.write) {
-        written.entry(access.slice.mem.0).or_default().push((access.slice.offset, access.slice.offset + access.slice.len));
-    }
-    for ranges in written.values_mut() {
-        ranges.sort_unstable();
-        let mut merged: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
-        for &(start, end) in ranges.iter() {
-            match merged.last_mut() {
-                Some(last) if start <= last.1 => last.1 = last.1.max(end),
-                _ => merged.push((start, end)),
-            }
-        }
-        *ranges = merged;
-    }
-    let mut memories: HashMap<u32, BTreeMap<u64, Segment>> = HashMap::new();
+    let mut sweep = Sweep::new(cmds);
     let mut lists = Vec::with_capacity(cmds.len());
     let mut edges = 0;
-    for (node, accesses) in used.iter().enumerate() {
-        let node = node as u32;
+    for node in 0..cmds.len() as u32 {
         let mut after: Vec<u32> = Vec::new();
-        for access in accesses {
-            let Some(ranges) = written.get(&access.slice.mem.0) else { continue };
-            let segments = memories.entry(access.slice.mem.0).or_default();
-            let (start, end) = (access.slice.offset, access.slice.offset + access.slice.len);
-            let first = ranges.partition_point(|&(_, e)| e <= start);
-            for &(from, to) in ranges[first..].iter().take_while(|&&(from, _)| from < end) {
-                touch(segments, start.max(from), end.min(to), access.write, node, &mut after);
-            }
-        }
+        sweep.node(node, |met, _, _, _| after.push(met));
         after.sort_unstable();
         after.dedup();
-        after.retain(|&a| a != node);
         edges += after.len();
         if edges > MOST_EDGES {
             return None;
@@ -85,7 +100,86 @@ pub(super) fn add_edges(after: &mut Vec<u32>, asked: impl Iterator<Item = u32>) 
     after.dedup();
 }
 
-fn touch(segments: &mut BTreeMap<u64, Segment>, start: u64, end: u64, write: bool, node: u32, after: &mut Vec<u32>) {
+/// The bytes for which one of the first commands of a list waits for earlier ones, by command, kind and address.
+pub fn explain(cmds: &[&Cmd], count: usize) -> Vec<Vec<Hazard>> {
+    let mut sweep = Sweep::new(cmds);
+    let explained = (0..cmds.len().min(count) as u32).map(|node| {
+        let mut hazards: Vec<Hazard> = Vec::new();
+        sweep.node(node, |from, kind, mem, (start, end)| {
+            hazards.push(Hazard { from, kind, bytes: Slice { mem, offset: start, len: end - start } });
+        });
+        hazards.sort_by_key(|h| (h.from, h.kind, h.bytes.mem, h.bytes.offset));
+        hazards.dedup();
+        hazards.dedup_by(|later, earlier| {
+            let continues = (later.from, later.kind, later.bytes.mem) == (earlier.from, earlier.kind, earlier.bytes.mem)
+                && later.bytes.offset <= earlier.bytes.offset + earlier.bytes.len;
+            if continues {
+                let end = (later.bytes.offset + later.bytes.len).max(earlier.bytes.offset + earlier.bytes.len);
+                earlier.bytes.len = end - earlier.bytes.offset;
+            }
+            continues
+        });
+        hazards
+    });
+    explained.collect()
+}
+
+/// What every byte was last used by, command after command.
+struct Sweep {
+    used: Vec<Vec<Access>>,
+    /// By memory: the ranges that anything writes. What nothing writes orders nothing, however often it is read.
+    written: HashMap<Mem, Vec<(u64, u64)>>,
+    memories: HashMap<Mem, BTreeMap<u64, Segment>>,
+}
+
+impl Sweep {
+    fn new(cmds: &[&Cmd]) -> Sweep {
+        let used: Vec<Vec<Access>> = cmds.iter().map(|cmd| accesses(cmd)).collect();
+        let mut written: HashMap<Mem, Vec<(u64, u64)>> = HashMap::new();
+        for access in used.iter().flatten().filter(|a| a.write) {
+            written.entry(access.slice.mem).or_default().push((access.slice.offset, access.slice.offset + access.slice.len));
+        }
+        for ranges in written.values_mut() {
+            ranges.sort_unstable();
+            let mut merged: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
+            for &(start, end) in ranges.iter() {
+                match merged.last_mut() {
+                    Some(last) if start <= last.1 => last.1 = last.1.max(end),
+                    _ => merged.push((start, end)),
+                }
+            }
+            *ranges = merged;
+        }
+        Sweep { used, written, memories: HashMap::new() }
+    }
+
+    /// Goes on to a command, and tells of each earlier one that it meets: how, and in which bytes.
+    fn node(&mut self, node: u32, mut met: impl FnMut(u32, HazardKind, Mem, (u64, u64))) {
+        for access in &self.used[node as usize] {
+            let mem = access.slice.mem;
+            let Some(ranges) = self.written.get(&mem) else { continue };
+            let segments = self.memories.entry(mem).or_default();
+            let (start, end) = (access.slice.offset, access.slice.offset + access.slice.len);
+            let first = ranges.partition_point(|&(_, e)| e <= start);
+            for &(from, to) in ranges[first..].iter().take_while(|&&(from, _)| from < end) {
+                touch(segments, start.max(from), end.min(to), access, node, &mut |other, kind, bytes| {
+                    if other != node {
+                        met(other, kind, mem, bytes);
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn touch(
+    segments: &mut BTreeMap<u64, Segment>,
+    start: u64,
+    end: u64,
+    access: &Access,
+    node: u32,
+    met: &mut impl FnMut(u32, HazardKind, (u64, u64)),
+) {
     split(segments, start);
     split(segments, end);
     let mut at = start;
@@ -95,9 +189,17 @@ fn touch(segments: &mut BTreeMap<u64, Segment>, start: u64, end: u64, write: boo
             fresh.push((at, from));
         }
         at = segment.end;
-        after.extend(segment.writer);
-        if write {
-            after.extend(&segment.readers);
+        let bytes = (from, segment.end);
+        if let Some(writer) = segment.writer {
+            if access.read {
+                met(writer, HazardKind::ReadAfterWrite, bytes);
+            }
+            if access.write {
+                met(writer, HazardKind::WriteAfterWrite, bytes);
+            }
+        }
+        if access.write {
+            segment.readers.iter().for_each(|&reader| met(reader, HazardKind::WriteAfterRead, bytes));
             segment.writer = Some(node);
             segment.readers.clear();
         } else if segment.readers.last() != Some(&node) {
@@ -108,10 +210,10 @@ fn touch(segments: &mut BTreeMap<u64, Segment>, start: u64, end: u64, write: boo
         fresh.push((at, end));
     }
     for (from, to) in fresh {
-        let (writer, readers) = if write { (Some(node), Vec::new()) } else { (None, vec![node]) };
+        let (writer, readers) = if access.write { (Some(node), Vec::new()) } else { (None, vec![node]) };
         segments.insert(from, Segment { end: to, writer, readers });
     }
-    if write {
+    if access.write {
         // One writer, no readers: its segments are one again, so that their number stays that of the live ranges.
         let inner: Vec<u64> = segments.range(start..end).map(|(&from, _)| from).skip(1).collect();
         for from in inner {
@@ -140,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::device::{Kernel, Mem, NO_OFFSET, Word};
+    use crate::device::{Kernel, NO_OFFSET, Word};
 
     /// The same by a map of single bytes: the definition, slowly.
     fn oracle(cmds: &[&Cmd]) -> Vec<Vec<u32>> {
@@ -167,6 +269,50 @@ mod tests {
             lists.push(after);
         }
         lists
+    }
+
+    /// For every command the earlier ones that it meets, how, and in which single bytes.
+    fn reasons(cmds: &[&Cmd]) -> Vec<Vec<(u32, HazardKind, Mem, u64)>> {
+        let mut bytes: HashMap<(Mem, u64), (Option<u32>, Vec<u32>)> = HashMap::new();
+        let mut all = Vec::new();
+        for (node, cmd) in cmds.iter().enumerate() {
+            let node = node as u32;
+            let mut met = std::collections::BTreeSet::new();
+            let uses: Vec<(Slice, bool, bool)> = match cmd {
+                Cmd::Copy { src, dst } => vec![(*src, true, false), (*dst, false, true)],
+                Cmd::Fill { dst, .. } => vec![(*dst, false, true)],
+                Cmd::Launch { args, .. } => args
+                    .iter()
+                    .filter_map(|arg| match arg {
+                        Arg::In(s) => Some((*s, true, false)),
+                        Arg::Out(s) => Some((*s, false, true)),
+                        Arg::Inout(s) => Some((*s, true, true)),
+                        _ => None,
+                    })
+                    .collect(),
+            };
+            for (slice, read, write) in uses {
+                for byte in slice.offset..slice.offset + slice.len {
+                    let (writer, readers) = bytes.entry((slice.mem, byte)).or_default();
+                    for &w in writer.iter() {
+                        if read {
+                            met.insert((w, HazardKind::ReadAfterWrite, slice.mem, byte));
+                        }
+                        if write {
+                            met.insert((w, HazardKind::WriteAfterWrite, slice.mem, byte));
+                        }
+                    }
+                    if write {
+                        met.extend(readers.drain(..).map(|r| (r, HazardKind::WriteAfterRead, slice.mem, byte)));
+                        *writer = Some(node);
+                    } else {
+                        readers.push(node);
+                    }
+                }
+            }
+            all.push(met.into_iter().filter(|m| m.0 != node).collect());
+        }
+        all
     }
 
     fn slice() -> impl Strategy<Value = Slice> {
@@ -196,6 +342,29 @@ mod tests {
         fn edges_equal_those_of_a_byte_map(cmds in prop::collection::vec(cmd(), 0..40)) {
             let cmds: Vec<&Cmd> = cmds.iter().collect();
             prop_assert_eq!(after_lists(&cmds), Some(oracle(&cmds)));
+        }
+
+        #[test]
+        fn reasons_of_edges_equal_those_of_a_byte_map(cmds in prop::collection::vec(cmd(), 0..40)) {
+            let cmds: Vec<&Cmd> = cmds.iter().collect();
+            let byte_of = |h: &Hazard| (h.bytes.offset..h.bytes.offset + h.bytes.len).map(|b| (h.from, h.kind, h.bytes.mem, b)).collect::<Vec<_>>();
+            let explained = explain(&cmds, cmds.len());
+            let lists: Vec<Vec<u32>> = explained.iter().map(|hazards| {
+                let mut from: Vec<u32> = hazards.iter().map(|h| h.from).collect();
+                from.dedup();
+                from
+            }).collect();
+            prop_assert_eq!(&lists, &oracle(&cmds));
+            for (hazards, wanted) in explained.iter().zip(reasons(&cmds)) {
+                let mut found: Vec<_> = hazards.iter().flat_map(byte_of).collect();
+                found.sort_unstable();
+                prop_assert_eq!(found, wanted);
+                for pair in hazards.windows(2) {
+                    let apart = pair[0].bytes.offset + pair[0].bytes.len < pair[1].bytes.offset;
+                    prop_assert!(apart || (pair[0].from, pair[0].kind, pair[0].bytes.mem) != (pair[1].from, pair[1].kind, pair[1].bytes.mem));
+                }
+            }
+            prop_assert_eq!(explain(&cmds, 3), &explained[..cmds.len().min(3)]);
         }
     }
 

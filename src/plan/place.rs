@@ -19,7 +19,7 @@ impl Draft<'_> {
     /// Adds the memories of an arena, split by the device's largest allocation; returns where each life lies.
     fn arena(&mut self, name: &'static str, place: Place, per_slot: bool, items: &[Item], zones: bool) -> Result<Vec<Home>, PlanError> {
         let limit = self.caps.largest_alloc;
-        let alignment = self.caps.alignment.max(4);
+        let alignment = self.alignment();
         let mut homes = vec![Home { memory: 0, offset: 0 }; items.len()];
         let mut from = 0;
         while from < items.len() {
@@ -135,8 +135,16 @@ impl Draft<'_> {
             items.extend(snapshots.iter().map(|&id| (Some(id), whole(self.tensors[id].bytes))));
             items.extend(self.zones.iter().map(|z| (None, whole(z.bytes))));
         }
+        // Copies of views live for one step; the zones beside them are told by the name of the tensor.
+        let mut staged = self.to_stage();
+        let views = items.len();
+        items.extend(staged.iter().map(|s| (Some(s.tensor), Life { bytes: s.bytes, first: s.step, last: s.step })));
         let place = if unified { Place::Shared } else { Place::Device };
         let homes = self.arena("slot", place, true, &items, true)?;
+        for (staged, &home) in staged.iter_mut().zip(&homes[views..]) {
+            staged.at = home;
+        }
+        self.staged = staged;
         for (&(id, _), &home) in items.iter().zip(&homes).take(tensors) {
             if let Some(id) = id {
                 self.tensors[id].home = Some(home);
@@ -156,7 +164,7 @@ impl Draft<'_> {
             }
         }
         if unified {
-            let copies: Vec<Home> = homes[tensors..].to_vec();
+            let copies: Vec<Home> = homes[tensors..views].to_vec();
             for (zone, &read) in self.zones[..shared].iter_mut().zip(&copies[snapshots.len()..]) {
                 zone.read = read;
             }

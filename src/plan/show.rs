@@ -39,18 +39,26 @@ pub fn summary(plan: &Plan) -> String {
     };
     let nodes = plan.graphs.first().map_or(0, Vec::len);
     let poisoned = match plan.modes.last().map(|m| m.poison) {
-        Some(Poison::Full) => "outputs in full, every round",
-        Some(Poison::Window(_)) => "outputs in full in the first, last and every 64th round, 1/16 in the others",
-        _ if plan.poison.iter().any(|p| p.always) => "outputs at set-up, those that must be written in full in every round",
-        _ if plan.trust == Trust::Fast => "outputs at set-up",
-        _ => "nothing to poison: what is checked starts every round from contents of its own",
+        Some(Poison::Full) => "outputs in full, every round".to_string(),
+        Some(Poison::Window { of, .. }) => format!("outputs in full in the first, last and every 64th round, 1/{of} in the others"),
+        _ if plan.poison.iter().any(|p| p.always) => "outputs at set-up, those that must be written in full in every round".into(),
+        _ if plan.trust == Trust::Fast => "outputs at set-up".into(),
+        _ => "nothing to poison: what is checked starts every round from contents of its own".into(),
     };
+    let graphs = count(plan.graphs.len() as u64, "graph");
+    let sets = if plan.sets > 1 {
+        format!(", for {} sets and {}", plan.sets, count(plan.modes.len() as u64, "kind") + " of rounds")
+    } else {
+        String::new()
+    };
+    let fewer = plan.fewer_modes.as_ref().map_or(String::new(), |why| format!("; {why}"));
     let _ = write!(
         out,
         "\nset-up    {} uploaded once, {}, {}\n\
          a round   {} filled by the host, {} read back, {}, {}; at least {} on the device\n\
          naive     a loop that sets up every round anew: {} and {} moved a round; here none and {}\n\
          poison    {poisoned}\n\
+         graphs    {graphs} in each slot{sets}{fewer}\n\
          memory    device {}, host {}\n\
          schedule  {lanes}{}, host work {host}: {}\n",
         bytes(cost.setup_upload),
@@ -69,8 +77,29 @@ pub fn summary(plan: &Plan) -> String {
         count(plan.schedule.slots.into(), "slot"),
         plan.schedule.reason,
     );
+    for rung in &plan.rungs {
+        let _ = writeln!(out, "short     {}: {}", rung.what, rung.reason);
+    }
+    for staged in plan.staged.iter().take(STAGED) {
+        let way = if staged.back { "copied before and put back after" } else { "copied before" };
+        let _ = writeln!(
+            out,
+            "staged    `{}` bytes {}-{}, {way} step {}: kernels are given multiples of {} bytes",
+            plan.tensors[staged.tensor].name,
+            staged.offset,
+            staged.offset + staged.bytes - 1,
+            staged.step,
+            staged.alignment
+        );
+    }
+    if plan.staged.len() > STAGED {
+        let _ = writeln!(out, "staged    and {} more", count((plan.staged.len() - STAGED) as u64, "view"));
+    }
     out
 }
+
+/// Staged views that are told one by one.
+const STAGED: usize = 4;
 
 fn table<const N: usize>(out: &mut String, rows: &[[String; N]]) {
     let mut widths = [0; N];
@@ -100,6 +129,12 @@ pub fn bytes(n: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A number of bytes as a spec has it, rounded up.
+pub(super) fn spec_bytes(n: u64) -> String {
+    let (unit, name) = if n < 1 << 20 { (1 << 10, "KiB") } else { (1 << 20, "MiB") };
+    format!("{}{name}", n.div_ceil(unit))
 }
 
 /// A time as people write it.

@@ -32,8 +32,11 @@ impl Trust {
 pub enum Poison {
     Nothing,
     Full,
-    /// One of 16 equal parts of every output.
-    Window(u8),
+    /// One of so many equal parts of every output.
+    Window {
+        part: u8,
+        of: u8,
+    },
 }
 
 /// A kind of round: rounds of one mode and set replay one graph.
@@ -54,8 +57,14 @@ pub fn guard_bytes(offset: u64) -> impl Iterator<Item = u8> {
     GUARD_WORD.rotate_right(8 * (offset % 4) as u32).to_le_bytes().into_iter().cycle()
 }
 
-/// Windows that a large output is poisoned in, one a round.
-pub(super) const WINDOWS: u8 = 16;
+/// Windows that a large output is poisoned in, one a round: the most there are, and fewer where graphs are few.
+const WINDOWS: [u8; 4] = [16, 8, 4, 2];
+
+/// The most graphs that a slot has: sets times modes.
+pub const MOST_GRAPHS: u64 = 32;
+
+/// The most nodes of all graphs of a slot, beyond one graph: each takes memory, in the plan and on the device.
+pub const MOST_NODES: u64 = 1 << 18;
 
 /// The word that an output holds before a round writes it.
 pub fn poison_of(job: &Job, tensor: usize, round: u64) -> u32 {
@@ -88,25 +97,109 @@ fn poison_word(dtype: Dtype, nan_passes: bool, round: u64) -> u32 {
     }
 }
 
-/// The modes of a plan: `always_full` where all outputs are poisoned in every round, `outputs` where there are any.
-pub(super) fn modes(trust: Trust, always_full: bool, outputs: bool) -> Vec<Mode> {
-    if trust == Trust::Fast {
-        return vec![Mode { poison: Poison::Nothing, all_guards: false, guards: false }];
-    }
-    let full = if outputs { Poison::Full } else { Poison::Nothing };
-    let first = Mode { poison: full, all_guards: true, guards: true };
-    let mut modes = vec![first];
-    if always_full || !outputs {
-        modes.push(Mode { all_guards: false, ..first });
+/// The modes of a plan, and what is said of graphs that it does without.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Modes {
+    pub modes: Vec<Mode>,
+    pub reason: Option<String>,
+}
+
+/// What the modes depend on.
+#[derive(Clone, Copy)]
+pub(super) struct Poisoning {
+    pub trust: Trust,
+    /// All outputs are poisoned in full in every round.
+    pub always_full: bool,
+    /// There are outputs.
+    pub outputs: bool,
+    /// Sets that have graphs of their own; at least 1.
+    pub sets: u64,
+    /// Nodes of one graph.
+    pub nodes: u64,
+}
+
+/// The modes of a plan: as many as graphs may be. *Errors*: not even one for every set, and why.
+pub(super) fn modes(of: Poisoning) -> Result<Modes, String> {
+    let Poisoning { sets, nodes, .. } = of;
+    let by_nodes = MOST_NODES / nodes.max(1);
+    let limit = if by_nodes < MOST_GRAPHS {
+        format!("graphs of {nodes} nodes are at most {by_nodes}, as they take memory")
     } else {
-        modes.extend((0..WINDOWS).map(|w| Mode { poison: Poison::Window(w), all_guards: false, guards: true }));
+        format!("{sets} sets have graphs of their own, {MOST_GRAPHS} at most")
+    };
+    let room = match by_nodes.min(MOST_GRAPHS) / sets {
+        0 if sets > 1 => return Err(limit),
+        room => room.max(1),
+    };
+    if of.trust == Trust::Fast {
+        return Ok(Modes { modes: vec![Mode { poison: Poison::Nothing, all_guards: false, guards: false }], reason: None });
     }
-    modes
+    let full = if of.outputs { Poison::Full } else { Poison::Nothing };
+    let first = Mode { poison: full, all_guards: true, guards: true };
+    let near = |poison| Mode { poison, all_guards: false, guards: true };
+    if room < 2 {
+        let reason = format!("every round has all poison and reads all guards: {limit}");
+        return Ok(Modes { modes: vec![first], reason: Some(reason) });
+    }
+    if of.always_full || !of.outputs {
+        return Ok(Modes { modes: vec![first, near(full)], reason: None });
+    }
+    let windows = WINDOWS.into_iter().find(|&windows| u64::from(windows) < room);
+    let reason = match windows {
+        Some(most) if most == WINDOWS[0] => None,
+        Some(fewer) => Some(format!("{fewer} windows of poison instead of {}: {limit}", WINDOWS[0])),
+        None => Some(format!("outputs are poisoned in full every round: {limit}")),
+    };
+    let mut modes = vec![first];
+    match windows {
+        Some(of) => modes.extend((0..of).map(|part| near(Poison::Window { part, of }))),
+        None => modes.push(near(full)),
+    }
+    Ok(Modes { modes, reason })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn graphs_and_their_nodes_are_bounded() {
+        for trust in [Trust::Fast, Trust::Standard] {
+            for (always_full, outputs) in [(true, true), (false, true), (false, false)] {
+                for sets in 1..=16 {
+                    for nodes in [0, 1, 10, 1000, 5000, 10_000, 15_420, 15_421, 50_000, 100_000, 262_144, 262_145, 1 << 40] {
+                        let Ok(Modes { modes, reason }) = modes(Poisoning { trust, always_full, outputs, sets, nodes }) else {
+                            assert!(sets > 1 && sets * nodes > MOST_NODES);
+                            continue;
+                        };
+                        let graphs = modes.len() as u64 * sets;
+                        assert!(graphs <= MOST_GRAPHS && (graphs == 1 || graphs * nodes <= MOST_NODES), "{sets} sets, {nodes} nodes");
+                        if trust == Trust::Fast {
+                            assert_eq!(modes.len(), 1);
+                            continue;
+                        }
+                        let wanted = if always_full || !outputs { 2 } else { 17 };
+                        assert_eq!(reason.is_none(), modes.len() == wanted);
+                        assert!(modes[0].all_guards && (modes[0].poison == Poison::Full) == outputs);
+                        for (at, mode) in modes[1..].iter().enumerate() {
+                            let part = Poison::Window { part: at as u8, of: modes.len() as u8 - 1 };
+                            assert!(mode.poison == part || modes.len() == 2 && mode.poison == modes[0].poison);
+                        }
+                    }
+                }
+            }
+        }
+        let windows = |sets, nodes| {
+            let of = Poisoning { trust: Trust::Standard, always_full: false, outputs: true, sets, nodes };
+            modes(of).map(|m| (m.modes.len() - 1, m.reason))
+        };
+        assert_eq!(windows(1, 100), Ok((16, None)));
+        let reason = "4 windows of poison instead of 16: 5 sets have graphs of their own, 32 at most";
+        assert_eq!(windows(5, 100), Ok((4, Some(reason.into()))));
+        let reason = "outputs are poisoned in full every round: graphs of 100000 nodes are at most 2, as they take memory";
+        assert_eq!(windows(1, 100_000), Ok((1, Some(reason.into()))));
+        assert_eq!(windows(3, 100_000), Err("graphs of 100000 nodes are at most 2, as they take memory".into()));
+    }
 
     #[test]
     fn poison_of_floats_is_nan_and_alternates() {

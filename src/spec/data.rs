@@ -9,7 +9,7 @@ use super::{Int, Nested, Num, TypeName};
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, remote = "Self")]
 pub struct Tensor {
-    /// Element type: a dtype, or a name of [types].
+    /// Element type: a dtype, or a name of `[types]`.
     pub dtype: TypeName,
     /// Extents, slowest dimension first; `[]` is a scalar, passed by value where a scalar parameter stands.
     pub shape: Vec<Int>,

@@ -18,7 +18,7 @@ use crate::tensor::Lang;
 pub struct Kernel {
     /// Parameters in launch order, like the C signature: `in|out|inout TYPE name` (tensor), `TYPE name` (scalar),
     /// `local TYPE[len] name` (block-local scratch, takes no argument), `struct tag { u32 n, f32 alpha } name` (by value),
-    /// `null` (a null pointer, takes no argument). TYPE is a dtype or a name of [types], with lanes if need be: `f32x4`.
+    /// `null` (a null pointer, takes no argument). TYPE is a dtype or a name of `[types]`, with lanes if need be: `f32x4`.
     #[schemars(example = &serde_json::json!(["in f32 x", "inout f32 y", "f32 a", "u32 n"]))]
     pub params: Vec<String>,
     /// Where the kernel's source is: a path relative to the spec (its suffix says for which backend: `.c`, `.cpp`, `.rs`,

@@ -205,8 +205,7 @@ fn where_of(request: &Request, lane: &LaneProgress) -> Option<String> {
     let plan = plan::build(&job, device.caps(), &request.plan_options()).ok()?;
     let mode = plan.mode(lane.round());
     let nodes = plan.graphs.get(plan.graph(0, mode))?;
-    let before = nodes.len().checked_sub(plan.trailing(mode) + job.steps.len())?;
-    let index = (lane.node.load(Ordering::Relaxed) as usize).checked_sub(before)?;
+    let index = plan.step_of(mode, nodes.len(), job.steps.len(), lane.node.load(Ordering::Relaxed) as usize)?;
     let step = job.steps.get(index)?;
     let origin = &job.origins[step.origin as usize];
     let turns: Vec<String> = origin.loops.iter().zip(&step.turn).map(|(name, value)| format!("{name} = {value}")).collect();

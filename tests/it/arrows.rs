@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("device", &["tensor"]),
     ("spec", &["tensor", "diag", "expr"]),
     ("job", &["tensor", "diag", "data", "expr", "check", "device", "spec"]),
-    ("plan", &["tensor", "data", "device", "spec", "job"]),
+    ("plan", &["tensor", "data", "expr", "device", "spec", "job"]),
     // What happened, in the words of those who found it: `Mismatch`, `Counts`, `Cost` and `Trust`.
     ("verdict", &["check", "device", "plan"]),
     ("exec", &["tensor", "diag", "data", "expr", "check", "device", "spec", "job", "plan", "verdict"]),

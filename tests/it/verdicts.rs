@@ -152,6 +152,23 @@ fn what_must_be_written_is_known_at_level_fast() {
     }
 }
 
+/// What a device lacks is a skip with its reason: neither a failure nor a pass.
+#[test]
+fn an_unmet_requirement_is_a_skip_with_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = std::fs::read_to_string(root.join("tests/specs/good/rank0.toml")).unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("requires.toml");
+    let kernels = root.join("tests/specs/kernels");
+    for (requires, reason) in [("sm_90", "the job requires `sm_90`"), ("max_block >= 1000000000", "max_block")] {
+        let text = format!("requires = [\"f32\", \"{requires}\"]\n{}", source.replace("../kernels", kernels.to_str().unwrap()));
+        std::fs::write(&path, text).unwrap();
+        let output = runjob().arg(&path).output().unwrap();
+        let text = self::text(&output);
+        assert!(text.starts_with("skip ") && text.contains(reason), "{text}");
+        assert_eq!(output.status.code(), Some(0), "{text}");
+    }
+}
+
 /// `xfail` excuses kernels, not what happens around them.
 #[test]
 fn xfail_does_not_excuse_a_crash_while_loading() {

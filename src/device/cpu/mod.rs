@@ -75,6 +75,8 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// Stands for a device with memory of its own: neither `Place::Shared` nor `Place::ReadOnly`.
     pub discrete: bool,
+    /// Stands for a device that binds slices at multiples of so many bytes alone.
+    pub bind_alignment: Option<u64>,
     /// Told the index of each node before it runs, so that whoever watches can say where a kernel crashed: the first by
     /// the instance that is opened and by its first fork, the others by further forks in their order.
     pub at_node: Vec<&'static AtomicU32>,
@@ -200,7 +202,7 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
         memory: budget.total(),
         largest_alloc: budget.total(),
         alignment: ALIGNMENT,
-        bind_alignment: 1,
+        bind_alignment: options.bind_alignment.unwrap_or(1),
         max_block: MAX_BLOCK,
         max_block_dims: [MAX_BLOCK; 3],
     };

@@ -82,8 +82,8 @@ struct Launch {
     args: usize,
     args_stride: usize,
     range: Range,
-    /// The grid and the offset, where one of them holds a variable.
-    sizes: Option<[[Word; 3]; 2]>,
+    /// The grid and the offset, where one of them holds a variable: apart, as few do.
+    sizes: Option<Box<[[Word; 3]; 2]>>,
     /// Never run twice at a time, blocks in order.
     serial: bool,
     /// What one block takes, by the last time it was measured. *Units*: nanoseconds.
@@ -188,7 +188,8 @@ impl Program {
             }
             match op {
                 Op::Launch(launch) => {
-                    if let Some(sizes) = launch.sizes {
+                    if let Some(sizes) = &launch.sizes {
+                        let sizes = **sizes;
                         launch.set_sizes(sizes, vars).map_err(|message| failed_node(index, call, message))?;
                     }
                     // SAFETY: the launch's arguments start there; see `Send for Program`.
@@ -375,7 +376,7 @@ impl Builder {
             args: start,
             args_stride,
             range,
-            sizes: varies.then_some(sizes),
+            sizes: varies.then(|| Box::new(sizes)),
             serial: loaded.serial,
             cost: f64::INFINITY,
             runs: 0,

@@ -232,6 +232,11 @@ impl Program {
         Registers::new(self.body.registers())
     }
 
+    /// What [`Program::registers`] allocates. *Units*: bytes.
+    pub fn registers_bytes(&self) -> u64 {
+        Registers::bytes(self.body.registers())
+    }
+
     fn check(&self, inputs: &dyn Inputs) -> Result<(), TextError> {
         let ids = self.tensors.iter().map(|&id| (id, false)).chain(self.after_tensors.iter().map(|&id| (id, true)));
         for ((id, after), &size) in ids.zip(&self.sizes) {

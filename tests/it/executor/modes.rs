@@ -17,11 +17,23 @@ pub struct Mode {
     pub trust: Trust,
     pub threads: usize,
     pub contract: bool,
+    /// What kernels are bound at multiples of. *Units*: bytes.
+    pub bind: u64,
 }
 
 impl Default for Mode {
     fn default() -> Mode {
-        Mode { discrete: false, lanes: 1, slots: 1, host: Host::Inline, fresh: false, trust: Trust::Standard, threads: 1, contract: true }
+        Mode {
+            discrete: false,
+            lanes: 1,
+            slots: 1,
+            host: Host::Inline,
+            fresh: false,
+            trust: Trust::Standard,
+            threads: 1,
+            contract: true,
+            bind: 1,
+        }
     }
 }
 
@@ -39,7 +51,7 @@ impl Mode {
                 fresh: bit(3),
                 trust: if bit(4) { Trust::Fast } else { Trust::Standard },
                 threads: if bit(5) { 2 } else { 1 },
-                contract: true,
+                ..Mode::default()
             };
             // Fresh rounds have one slot.
             if !(mode.fresh && mode.slots > 1) {
@@ -70,8 +82,13 @@ impl Mode {
 
     pub fn device(&self) -> Box<dyn Device> {
         // No C kernels here, so no compiler is looked for.
-        let options =
-            CpuOptions { threads: Some(self.threads), discrete: self.discrete, compilers: Some(Vec::new()), ..CpuOptions::default() };
+        let options = CpuOptions {
+            threads: Some(self.threads),
+            discrete: self.discrete,
+            bind_alignment: Some(self.bind),
+            compilers: Some(Vec::new()),
+            ..CpuOptions::default()
+        };
         Box::new(cpu::open(options).unwrap())
     }
 
@@ -95,6 +112,10 @@ pub fn run(job: &Job, mode: &Mode) -> Outcome {
 
 pub fn run_on(job: &Job, mode: &Mode, device: Box<dyn Device>, progress: &Progress) -> Outcome {
     let plan = mode.plan(job, device.as_ref());
+    run_plan(job, plan, mode, device, progress)
+}
+
+pub fn run_plan(job: &Job, plan: Plan, mode: &Mode, device: Box<dyn Device>, progress: &Progress) -> Outcome {
     let mut device = Trace::new(device, TraceOptions { log: false, contract: mode.contract });
     let (mut report, mut failed, mut planned) = (None, Vec::new(), 0);
     exec::run(job, &plan, &mut device, mode.threads, progress, &mut |event| match event {
@@ -134,7 +155,7 @@ impl Outcome {
             assert_eq!(rounds.allocs, plan.cost.allocs * count + carried * (2 * count - 1), "{mode:?}");
             return;
         }
-        assert_eq!((setup.allocs, setup.bytes_allocated), (plan.cost.allocs, plan.cost.device_peak));
+        assert_eq!((setup.allocs, setup.bytes_allocated), (plan.cost.allocs, plan.allocated()));
         let resets = if plan.schedule.lanes > 1 { u64::from(plan.schedule.lanes) + 1 } else { 1 };
         assert_eq!((rounds.allocs, rounds.records, rounds.submits, rounds.resets), (0, 0, 0, resets), "{mode:?}");
         let slots = u64::from(plan.schedule.slots * plan.schedule.lanes);
