@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use runjob::diag::{self, Severity, Style};
+use runjob::diag::{self, Part, Severity, Style};
 use runjob::job::{self, Overrides};
 use runjob::plan::{self, Options};
 use runjob::spec::{self, Backend};
@@ -80,12 +80,41 @@ fn quoted(text: &str) -> Vec<std::ops::Range<usize>> {
 }
 
 const OPERATORS: [&str; 24] = [
-    "+", "-", "*", "/", "//", "%", "**", "&", "|", "^", "<<", ">>", "~", "<", "<=", "==", "!=", " and ", " or ", " not ", ",", ":", "=", ".",
+    "+", "-", "*", "/", "//", "%", "**", "&", "|", "^", "<<", ">>", "~", "<", "<=", "==", "!=", " and ", " or ", " not ", ",", ":", "=",
+    ".",
 ];
 
 const PIECES: [&str; 30] = [
-    "0", "1", "-1", "2**62", "2**63", "2**127", "1 << 126", "1e308", "0.5", "nan", "inf", "x", "y", "n", "round", "index(0)", "index(99)", "(",
-    ")", "[", "]", "sum(x, axis=0)", "matmul(x, x)", "transpose(x)", "x[0]", "x[round]", "where(x > 0, x, 1)", "cdiv(n, 0)", "f16(x)", "after(x)",
+    "0",
+    "1",
+    "-1",
+    "2**62",
+    "2**63",
+    "2**127",
+    "1 << 126",
+    "1e308",
+    "0.5",
+    "nan",
+    "inf",
+    "x",
+    "y",
+    "n",
+    "round",
+    "index(0)",
+    "index(99)",
+    "(",
+    ")",
+    "[",
+    "]",
+    "sum(x, axis=0)",
+    "matmul(x, x)",
+    "transpose(x)",
+    "x[0]",
+    "x[round]",
+    "where(x > 0, x, 1)",
+    "cdiv(n, 0)",
+    "f16(x)",
+    "after(x)",
 ];
 
 /// An expression with one of its parts changed.
@@ -140,13 +169,36 @@ fn mutated_text(text: &str, draws: &mut Draws) -> String {
         4 => {
             let words: Vec<&str> = text.split_inclusive(|c: char| !c.is_alphanumeric()).collect();
             let (a, b) = (draws.below(words.len()), draws.below(words.len()));
-            return words.iter().enumerate().map(|(i, word)| if i == a { words[b] } else if i == b { words[a] } else { word }).collect();
+            return words
+                .iter()
+                .enumerate()
+                .map(|(i, word)| {
+                    if i == a {
+                        words[b]
+                    } else if i == b {
+                        words[a]
+                    } else {
+                        word
+                    }
+                })
+                .collect();
         }
         5 => {
             let numbers: Vec<(usize, &str)> = text.match_indices(|c: char| c.is_ascii_digit()).collect();
             let huge = *draws.of(&[
-                "9223372036854775807", "9223372036854775808", "-9223372036854775808", "1_000_000_000", "0", "-1", "1e400", "0x7fff_ffff_ffff_ffff",
-                "1099511627776", "4294967296", "65536", "3", "\"2**62\"",
+                "9223372036854775807",
+                "9223372036854775808",
+                "-9223372036854775808",
+                "1_000_000_000",
+                "0",
+                "-1",
+                "1e400",
+                "0x7fff_ffff_ffff_ffff",
+                "1099511627776",
+                "4294967296",
+                "65536",
+                "3",
+                "\"2**62\"",
             ]);
             let Some((at, digit)) = numbers.get(draws.below(numbers.len())) else { return text.into() };
             return text[..*at].to_string() + huge + &text[at + digit.len()..];
@@ -214,8 +266,8 @@ fn judge(mutant: &Mutant) -> Result<bool, String> {
     for diagnostic in &diagnostics {
         let span = source.span(&diagnostic.at);
         let first_line = source.text.find('\n').unwrap_or(source.text.len());
-        // What is missing in the syntax is a point between two characters.
-        let between = diagnostic.code == "syntax" || span.start <= first_line;
+        // What is missing in an expression or in the file's syntax is a point between two characters.
+        let between = !matches!(diagnostic.at.part, Part::Key | Part::Value) || span.start <= first_line;
         if source.text.get(span.clone()).is_none() || span.is_empty() && !between {
             return Err(format!("{diagnostic:?} is at {span:?}"));
         }

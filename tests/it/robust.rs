@@ -209,7 +209,12 @@ fn a_killed_parent_leaves_no_worker_and_no_compiler() {
     for cc in [None, Some(slow)] {
         let mut command = runjob();
         command.arg(&spec).stdout(Stdio::null()).stderr(Stdio::null()).env("RUNJOB_CACHE", folder.path().join("cache"));
-        let wanted = if let Some(cc) = &cc { command.env("RUNJOB_CC", cc); 3 } else { 2 };
+        let wanted = if let Some(cc) = &cc {
+            command.env("RUNJOB_CC", cc);
+            3
+        } else {
+            2
+        };
         let mut parent = command.spawn().unwrap();
         wait_until(&|| with_word(word).len() >= wanted);
         parent.kill().unwrap();
