@@ -1,6 +1,7 @@
-//! After the set-up no round allocates on the heap.
+//! After the set-up no round allocates on the heap, and the memory that the process holds stays what it is.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,6 +55,25 @@ static AT_LAST: AtomicU64 = AtomicU64::new(0);
 /// The first launch that counts: every slot has had rounds.
 const FIRST: u64 = 20;
 
+/// Memory that this process holds at the launch that [`SETTLED`] counts to, and at the last. *Units*: bytes.
+static HELD_AT_FIRST: AtomicU64 = AtomicU64::new(0);
+static HELD_AT_LAST: AtomicU64 = AtomicU64::new(0);
+
+/// The first launch whose memory counts: threads have their stacks, and every page that a round uses was touched.
+const SETTLED: u64 = 100;
+
+/// What may come in 900 rounds: pages of stacks and tables that are first used late. A leak of a tensor or a message a
+/// round is more. *Units*: bytes.
+const MOST_GROWTH: u64 = 4 << 20;
+
+/// Resident memory, read without the heap; nothing where the system does not tell. *Units*: bytes.
+fn held() -> Option<u64> {
+    let mut text = [0; 128];
+    let len = std::fs::File::open("/proc/self/statm").and_then(|mut file| file.read(&mut text)).ok()?;
+    let pages: u64 = std::str::from_utf8(&text[..len]).ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
 /// y = y + a * x; s = s + x
 unsafe fn both(args: *const *mut u8, at: &BlockAt) {
     if at.block[0] == 0 {
@@ -64,6 +84,12 @@ unsafe fn both(args: *const *mut u8, at: &BlockAt) {
         }
         let when = if launch == FIRST { &AT_FIRST } else { &AT_LAST };
         when.store(ALLOCATIONS.load(Ordering::Relaxed), Ordering::Relaxed);
+        if launch >= SETTLED
+            && let Some(bytes) = held()
+        {
+            let when = if launch == SETTLED { &HELD_AT_FIRST } else { &HELD_AT_LAST };
+            when.store(bytes, Ordering::Relaxed);
+        }
     }
     // SAFETY: the arguments are those of `job`.
     unsafe {
@@ -158,7 +184,9 @@ fn allocations(job: &Job, discrete: bool, options: &Options) -> u64 {
     let plan = plan::build(job, device.caps(), options).unwrap();
     let mut device = Trace::new(Box::new(device), TraceOptions::default());
     let mut verdict = None;
-    LAUNCHES.store(0, Ordering::Relaxed);
+    for counter in [&LAUNCHES, &HELD_AT_FIRST, &HELD_AT_LAST] {
+        counter.store(0, Ordering::Relaxed);
+    }
     exec::run(job, &plan, &mut device, 2, None, &Progress::new(), &mut |event| {
         if let Event::Done(report) = event {
             verdict = Some((report.verdict, report.failures));
@@ -167,6 +195,10 @@ fn allocations(job: &Job, discrete: bool, options: &Options) -> u64 {
     let (verdict, failures) = verdict.unwrap();
     assert_eq!(verdict, Verdict::Pass, "{failures:?}");
     assert_eq!(LAUNCHES.load(Ordering::Relaxed), job.rounds.count + job.rounds.warmup * u64::from(plan.schedule.lanes));
+    let (before, after) = (HELD_AT_FIRST.load(Ordering::Relaxed), HELD_AT_LAST.load(Ordering::Relaxed));
+    assert!(job.rounds.count < 1000 || !cfg!(target_os = "linux") || before > 0, "the memory held was not read");
+    let growth = after.saturating_sub(before);
+    assert!(job.rounds.count < 1000 || growth <= MOST_GROWTH, "{options:?}: {growth} bytes more after {} rounds", job.rounds.count);
     AT_LAST.load(Ordering::Relaxed) - AT_FIRST.load(Ordering::Relaxed)
 }
 

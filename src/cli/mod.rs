@@ -62,6 +62,8 @@ enum Command {
         request: String,
         #[arg(long)]
         page: String,
+        #[arg(long)]
+        parent: u32,
     },
 }
 
@@ -287,6 +289,6 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => commands::check(&args),
         Some(Command::Devices(args)) => commands::devices(&args),
         Some(Command::Schema) => commands::schema(),
-        Some(Command::Worker { request, page }) => crate::worker::child(&request, &page),
+        Some(Command::Worker { request, page, parent }) => crate::worker::child(&request, &page, parent),
     }))
 }

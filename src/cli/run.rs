@@ -38,7 +38,8 @@ pub(super) fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, u8> {
         }
     }
     if specs.is_empty() {
-        print::error("no spec was found: folders are searched for files that end in .toml");
+        let places: Vec<_> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
+        print::error(&format!("no spec was found in {}: folders are searched for files that end in .toml", places.join(", ")));
         return Err(4);
     }
     Ok(specs)

@@ -13,7 +13,7 @@ use super::{Data, Int, Nested, Num, PerDtype};
 
 /// Named contents for the rounds that use them; rounds cycle through the sets.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Set {
     /// Name in reports.
     pub name: Option<String>,
@@ -33,7 +33,7 @@ pub struct Set {
 
 /// One claim, which must hold after every round: about a tensor, or, with `holds`, about all of them.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Check {
     /// The tensor that is read back and compared; or a box of it, such as `"a[1:h-1, 1:w-1]"`: the rest is not looked at.
     pub tensor: Option<String>,

@@ -7,7 +7,7 @@ use super::{Int, Nested, Num, TypeName};
 
 /// A tensor: name, dtype and shape, and where its contents come from.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Tensor {
     /// Element type: a dtype, or a name of `[types]`.
     pub dtype: TypeName,
@@ -85,7 +85,7 @@ impl Data {
 
 /// start + i * step.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Range {
     /// Element 0. Default: 0.
     pub start: Option<Num>,
@@ -95,7 +95,7 @@ pub struct Range {
 
 /// Uniform random floats in [low, high).
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Uniform {
     /// Default: 0.
     pub low: Option<Num>,
@@ -105,7 +105,7 @@ pub struct Uniform {
 
 /// Normal random floats.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Normal {
     /// Default: 0.
     pub mean: Option<Num>,
@@ -115,7 +115,7 @@ pub struct Normal {
 
 /// Uniform random integers, both ends included.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Integers {
     /// Default: the dtype's smallest value.
     pub low: Option<Num>,

@@ -138,7 +138,6 @@ pub(super) fn explain(text: &str, root: &DeTable<'_>, path: &[Key], message: &st
         ("a map", _) => "a table",
         ("u64", _) => "a whole number of at least 0",
         ("f64", _) => "a number",
-        (expected, _) if expected.starts_with("struct ") => "a table",
         (expected, _) => expected,
     };
     let diagnostic = Diagnostic::error("wrong-type", at.clone(), format!("`{at}` is {what}, expected {expected}"));

@@ -14,7 +14,7 @@ use crate::tensor::Lang;
 
 /// A kernel: an entry point with its parameter list.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Kernel {
     /// Parameters in launch order, like the C signature: `in|out|inout TYPE name` (tensor), `TYPE name` (scalar),
     /// `local TYPE[len] name` (block-local scratch, takes no argument), `struct tag { u32 n, f32 alpha } name` (by value),

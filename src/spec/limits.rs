@@ -12,7 +12,7 @@ use super::Int;
 
 /// How often, in which order, and with which seed.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Rounds {
     /// Rounds to run. Default: the number of sets, or 1.
     pub count: Option<Int>,
@@ -37,7 +37,7 @@ pub enum Order {
 
 /// Time and memory that the job may take.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Limits {
     /// Time for building one kernel, such as `"30s"`. Default: 120 s.
     pub compile: Option<Span>,

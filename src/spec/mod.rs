@@ -13,6 +13,7 @@ mod per_backend;
 mod per_dtype;
 mod schema;
 mod step;
+mod tables;
 mod text;
 mod value;
 
@@ -35,7 +36,7 @@ pub use value::{Args, Backend, Define, Int, Nested, Num, TypeName};
 
 /// A runjob spec: kernels, the tensors of each round, the steps, and what the outputs must be.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Spec {
     /// Name of the job in reports. Default: the file's name.
     pub name: Option<String>,

@@ -8,7 +8,7 @@ use super::{Args, Backend, Int, Num};
 
 /// One action of a round: exactly one of `kernel`, `copy`, `fill`, `for`.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Step {
     /// What `after` of later steps calls this one.
     pub name: Option<String>,

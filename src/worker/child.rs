@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::{Message, Request, execute, unix};
 
 /// Runs one request as a worker process; its exit code says nothing, its last message everything.
-pub fn child(request: &str, page: &str) -> u8 {
+///
+/// `parent` is the process that started it, which may be gone before this one looks: the worker ends when it is.
+pub fn child(request: &str, page: &str, parent: u32) -> u8 {
     let Ok(events) = unix::event_pipe() else { return 3 };
     let events = Mutex::new(events);
     let this = std::process::id();
@@ -37,12 +39,12 @@ pub fn child(request: &str, page: &str) -> u8 {
         }
     };
     unix::note_crashes(progress);
-    let parent = std::os::unix::process::parent_id();
     std::thread::spawn(move || {
         while std::os::unix::process::parent_id() == parent {
             std::thread::sleep(Duration::from_millis(500));
         }
-        // Nobody is left to report to.
+        // Nobody is left to report to. What this process started is in its group, and goes with it.
+        unix::kill_group(std::process::id());
         std::process::exit(3);
     });
     execute(&request, progress, &mut send);

@@ -47,7 +47,7 @@ pub enum Outcome {
 
 /// Runs a request in a worker process.
 ///
-/// `program` is this program: it is started again as `program worker --request ... --page ...`.
+/// `program` is this program: it is started again as `program worker --request ... --page ... --parent ...`.
 pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn Watcher) -> Outcome {
     let name = request.spec.display().to_string();
     let failed = |message: String| Outcome::Ended {
@@ -68,7 +68,7 @@ pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn
         Err(error) => return failed(format!("cannot make a pipe for a worker: {error}")),
     };
     let mut command = Command::new(program);
-    command.arg("worker").arg("--request").arg(text).arg("--page").arg(page.path());
+    command.arg("worker").arg("--request").arg(text).arg("--page").arg(page.path()).arg("--parent").arg(std::process::id().to_string());
     command.stdin(Stdio::from(writer)).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = match command.spawn() {
         Ok(child) => child,

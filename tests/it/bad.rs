@@ -258,7 +258,7 @@ const TOKENS: &[&str] = &[
     "\"\\u00e9\"",
 ];
 
-fn mutate(text: &str, edits: &[(u8, usize, usize, usize)]) -> String {
+pub fn mutate(text: &str, edits: &[(u8, usize, usize, usize)]) -> String {
     let mut chars: Vec<char> = text.chars().collect();
     for &(kind, a, b, token) in edits {
         let len = chars.len().max(1);

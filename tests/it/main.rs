@@ -6,7 +6,11 @@ mod cli;
 mod commands;
 mod docs;
 mod executor;
+#[cfg(unix)]
+mod mutations;
 mod planner;
+#[cfg(unix)]
+mod robust;
 mod schema;
 mod selection;
 mod vectors;

@@ -112,7 +112,7 @@ fn specs_of_bad_form_are_refused() {
 }
 
 /// Every place of a value, as the keys and indices that lead there.
-fn places(value: &toml::Value, path: &mut Vec<String>, out: &mut Vec<Vec<String>>) {
+pub fn places(value: &toml::Value, path: &mut Vec<String>, out: &mut Vec<Vec<String>>) {
     let mut visit = |key: String, value| {
         path.push(key);
         out.push(path.clone());
@@ -146,10 +146,10 @@ fn others() -> Vec<toml::Value> {
     }
 }
 
-const KINDS: [&str; 9] = ["rename", "drop", "double", "replace", "swap", "number to text", "text to number", "list", "nest"];
+pub const KINDS: [&str; 9] = ["rename", "drop", "double", "replace", "swap", "number to text", "text to number", "list", "nest"];
 
 /// Changes the value at a path in one of the [`KINDS`] of ways. `None`: that kind does not apply there.
-fn mutate(value: &mut toml::Value, path: &[String], from: &[String], kind: usize, token: usize) -> Option<()> {
+pub fn mutate(value: &mut toml::Value, path: &[String], from: &[String], kind: usize, token: usize) -> Option<()> {
     use toml::Value::{Array, Float, Integer, String, Table};
     let old = parent(value, path)?.clone();
     let others = others();

@@ -1,3 +1,4 @@
+mod fuzz;
 mod vectors;
 
 use std::collections::HashMap;
