@@ -127,7 +127,7 @@ fn what_is_no_spec_is_named_with_why() {
     std::fs::create_dir(at("folder.toml")).unwrap();
     std::fs::write(at("empty.toml"), "").unwrap();
     std::fs::write(at("closed.toml"), "").unwrap();
-    std::fs::set_permissions(at("closed.toml"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(at("closed.toml"), std::fs::Permissions::from_mode(0o000)).unwrap();
     for command in ["run", "check", "plan"] {
         let with = |name: &str| {
             let mut program = runjob();
