@@ -315,9 +315,13 @@ fn devices_say_what_is_missing_and_how_to_get_it() {
     assert_eq!(backends, ["cpu", "opencl", "wgpu", "cuda"]);
     assert!(json[0]["missing"].is_null() && json[0]["caps"]["lanes"].as_u64() > Some(0), "{json}");
     assert!(json[1]["missing"].is_string() && json[1]["caps"].is_null(), "{json}");
-    let output = runjob().env("RUNJOB_CC", "/no/such/cc").arg("devices").output().unwrap();
-    assert!(text(&output).contains("kernels in C (.c): no compiler") && text(&output).contains("install"), "{}", text(&output));
-    assert_eq!(output.status.code(), Some(0));
+    // What is missing is told, and fails where it is required.
+    for (required, code) in [("", 0), ("cpu", 3)] {
+        let output = runjob().env("RUNJOB_CC", "/no/such/cc").env("RUNJOB_REQUIRE", required).arg("devices").output().unwrap();
+        let text = text(&output);
+        assert!(text.contains("kernels in C (.c): no compiler") && text.contains("install"), "{text}");
+        assert_eq!(output.status.code(), Some(code), "RUNJOB_REQUIRE={required}: {text}");
+    }
 }
 
 #[test]
