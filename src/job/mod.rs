@@ -483,7 +483,7 @@ impl Draw {
 mod tests {
     use super::*;
 
-    fn scalar(text: &str, place: crate::expr::Place) -> Scalar {
+    pub(super) fn scalar(text: &str, place: crate::expr::Place) -> Scalar {
         struct Round;
         impl crate::expr::Scope for Round {
             fn get(&self, name: &str) -> Option<crate::expr::Name<'_>> {

@@ -88,20 +88,8 @@ pub(crate) fn repeat_to_32(bits: u64, dtype: Dtype) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::scalar;
     use super::*;
-
-    fn scalar(text: &str, place: crate::expr::Place) -> Scalar {
-        struct Round;
-        impl crate::expr::Scope for Round {
-            fn get(&self, name: &str) -> Option<crate::expr::Name<'_>> {
-                (name == "round").then_some(crate::expr::Name::Round)
-            }
-            fn names(&self) -> Vec<String> {
-                Vec::new()
-            }
-        }
-        Scalar::bind(&crate::expr::parse(text).expect("an expression"), &Round, place).expect("a scalar")
-    }
 
     #[test]
     fn blocks_cover_the_threads_and_no_number_overflows() {
