@@ -175,6 +175,12 @@ pub struct Caps {
     /// Most threads in a block, and most per dimension.
     pub max_block: u64,
     pub max_block_dims: [u64; 3],
+    /// Kernels run on the cores that the host fills and checks with.
+    pub shares_cores: bool,
+    /// What specs may require by name: dtypes that kernels can compute with, and extensions.
+    pub features: Vec<String>,
+    /// What specs may require at least so much of: a name such as `opencl_c`, and numbers parted by dots.
+    pub versions: Vec<(String, String)>,
 }
 
 /// A kernel as a backend builds it: everything resolved to text and numbers.

@@ -25,8 +25,7 @@ impl Requirement {
     pub fn unmet(&self, caps: &Caps) -> Option<String> {
         match self {
             Requirement::Feature(word) => {
-                // C has every dtype, in hardware or by conversion in `runjob.h`.
-                let met = caps.backend == "cpu" && Dtype::from_name(word).is_some();
+                let met = caps.features.iter().any(|feature| feature == word);
                 (!met).then(|| format!("the job requires `{word}`, which `{}` does not have", caps.backend))
             }
             Requirement::AtLeast { what, value } => match LIMITS.iter().find(|(name, _)| name == what) {

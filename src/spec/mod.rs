@@ -23,6 +23,7 @@ use serde::Deserialize;
 
 use crate::tensor::Dtype;
 
+pub use crate::tensor::Backend;
 pub use check::{Check, Expect, ExpectTable, NanPolicy, Set};
 pub use data::{Data, Integers, Normal, Range, Tensor, Uniform};
 pub use kernel::{Kernel, Source};
@@ -32,7 +33,7 @@ pub use per_backend::PerBackend;
 pub use per_dtype::PerDtype;
 pub use schema::schema;
 pub use step::Step;
-pub use value::{Args, Backend, Define, Int, Nested, Num, TypeName};
+pub use value::{Args, Define, Int, Nested, Num, TypeName};
 
 /// A runjob spec: kernels, the tensors of each round, the steps, and what the outputs must be.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]

@@ -11,29 +11,6 @@ use serde::{Deserialize, Deserializer};
 use super::per_backend::{DEFINE_KEYS, EMPTY_TABLE, PerBackend, read_table};
 use crate::tensor::Dtype;
 
-/// The kinds of device that a spec can speak of.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    Cpu,
-    Opencl,
-    Wgpu,
-    Cuda,
-}
-
-impl Backend {
-    pub const ALL: [Backend; 4] = [Backend::Cpu, Backend::Opencl, Backend::Wgpu, Backend::Cuda];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Backend::Cpu => "cpu",
-            Backend::Opencl => "opencl",
-            Backend::Wgpu => "wgpu",
-            Backend::Cuda => "cuda",
-        }
-    }
-}
-
 /// A number, or an expression in quotes.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Num {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of specs, devices or rounds.
 
+mod backend;
 pub mod bits;
 mod dtype;
 mod lang;
@@ -12,6 +13,7 @@ mod shape;
 pub(crate) mod simd;
 mod structure;
 
+pub use backend::Backend;
 pub use dtype::Dtype;
 pub use lang::Lang;
 pub use number::{Number, RangeError};

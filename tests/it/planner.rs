@@ -28,6 +28,9 @@ pub fn caps(unified: bool) -> Caps {
         bind_alignment: 1,
         max_block: 1024,
         max_block_dims: [1024; 3],
+        shares_cores: unified,
+        features: Vec::new(),
+        versions: Vec::new(),
     }
 }
 

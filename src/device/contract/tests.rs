@@ -18,6 +18,9 @@ fn caps() -> Caps {
         bind_alignment: 64,
         max_block: 256,
         max_block_dims: [256, 256, 4],
+        shares_cores: true,
+        features: Vec::new(),
+        versions: Vec::new(),
     }
 }
 

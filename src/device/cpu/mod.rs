@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Builder, Caps, Code, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
-use crate::tensor::Lang;
+use crate::tensor::{Dtype, Lang};
 
 mod bytes;
 mod cache;
@@ -205,6 +205,9 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
         bind_alignment: options.bind_alignment.unwrap_or(1),
         max_block: MAX_BLOCK,
         max_block_dims: [MAX_BLOCK; 3],
+        shares_cores: true,
+        features: Dtype::ALL.iter().map(|d| d.name().to_string()).collect(),
+        versions: Vec::new(),
     };
     let context = Arc::new(Context { pool, at_node: options.at_node.first().copied() });
     let workshop = Arc::new(Workshop::new(cache, tools, processor));
