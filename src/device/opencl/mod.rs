@@ -9,6 +9,7 @@ mod kernel;
 mod list;
 mod memory;
 mod object;
+mod op;
 mod platform;
 mod program;
 mod queue;
