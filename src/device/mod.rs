@@ -20,7 +20,11 @@ pub mod choice;
 pub(crate) mod conformance;
 mod contract;
 pub mod cpu;
+mod near;
 pub mod null;
+#[cfg(feature = "opencl")]
+pub mod opencl;
+mod pages;
 mod text;
 pub mod trace;
 
