@@ -132,7 +132,7 @@ fn rounds(row: &Row, spec: &Path, trust: Trust) -> Result<Report, Failure> {
     let mut device = Trace::new(Box::new(device), TraceOptions::default());
     let plan = plan::build(&job, device.caps(), &Options { trust, ..Options::default() }).map_err(|error| error.to_string())?;
     let mut report = None;
-    exec::run(&job, &plan, &mut device, row.threads, None, &PROGRESS, &mut |event| {
+    exec::run(&job, &plan, &mut device, &exec::Options { threads: row.threads, ..exec::Options::default() }, &PROGRESS, &mut |event| {
         if let Event::Done(done) = event {
             report = Some(*done);
         }

@@ -187,6 +187,9 @@ pub struct Times {
     pub check: u64,
     /// Opening, planning, compiling, allocating, uploading, warm-up.
     pub setup: u64,
+    /// By the device's clock, over all rounds; where it was asked for and there is one.
+    #[serde(default)]
+    pub device: Option<u64>,
 }
 
 impl Times {
@@ -196,6 +199,14 @@ impl Times {
         self.fill += other.fill;
         self.run += other.run;
         self.check += other.check;
+        self.add_device(other.device);
+    }
+
+    /// Adds time by the device's clock.
+    pub(crate) fn add_device(&mut self, time: Option<u64>) {
+        if let Some(time) = time {
+            *self.device.get_or_insert(0) += time;
+        }
     }
 }
 

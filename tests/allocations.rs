@@ -187,7 +187,7 @@ fn allocations(job: &Job, discrete: bool, options: &Options) -> u64 {
     for counter in [&LAUNCHES, &HELD_AT_FIRST, &HELD_AT_LAST] {
         counter.store(0, Ordering::Relaxed);
     }
-    exec::run(job, &plan, &mut device, 2, None, &Progress::new(), &mut |event| {
+    exec::run(job, &plan, &mut device, &exec::Options { threads: 2, ..exec::Options::default() }, &Progress::new(), &mut |event| {
         if let Event::Done(report) = event {
             verdict = Some((report.verdict, report.failures));
         }

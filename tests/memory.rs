@@ -126,7 +126,7 @@ fn taken_by(job: &Job, discrete: bool, options: &Options) -> (u64, u64) {
         let plan = plan::build(job, device.caps(), options).unwrap();
         let mut device = Trace::new(Box::new(device), TraceOptions::default());
         let mut verdict = None;
-        exec::run(job, &plan, &mut device, 2, None, &Progress::new(), &mut |event| {
+        exec::run(job, &plan, &mut device, &exec::Options { threads: 2, ..exec::Options::default() }, &Progress::new(), &mut |event| {
             if let Event::Done(report) = event {
                 verdict = Some((report.verdict, report.reason, report.failures));
             }

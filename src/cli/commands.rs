@@ -1,25 +1,20 @@
 //! The commands that run no kernel.
 
 use super::print::{self, out};
-use super::{CheckArgs, DevicesArgs, GraphFormat, PlanArgs};
-use crate::device::Device;
-use crate::device::cpu::{self, CpuOptions};
+use super::{CheckArgs, GraphFormat, PlanArgs};
+use crate::device::{Device, Trace};
 use crate::diag::{Diagnostic, Located, Severity};
 use crate::job::Overrides;
 use crate::plan::{Graph, Plan};
-use crate::spec::Backend;
 use crate::worker::Request;
 use crate::{job, plan, spec, worker};
 
 pub(super) fn plan(args: &PlanArgs) -> u8 {
-    let mut request = args.what.request(args.spec.clone(), print::coloured());
-    let device = match worker::open(&request, None) {
-        Ok(device) => device,
-        Err(error) => {
-            print::error(&error.to_string());
-            return 3;
-        }
+    let mut request = match args.what.request(args.spec.clone(), false) {
+        Ok(request) => request,
+        Err(code) => return code,
     };
+    let mut opened: Option<Trace> = None;
     let (mut code, mut jobs) = (0, 1);
     while request.overrides.point < jobs {
         let resolved = match worker::resolve(&request) {
@@ -32,6 +27,14 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
         print::diagnostics(&resolved.text);
         let Some(job) = resolved.job else { return if resolved.unselected { 4 } else { 2 } };
         jobs = job.jobs;
+        // All jobs of a spec run on one device.
+        let device = match opened.take().map_or_else(|| worker::open(&request, &resolved.device, None), Ok) {
+            Ok(device) => &*opened.insert(device),
+            Err(error) => {
+                print::error(&error.to_string());
+                return 3;
+            }
+        };
         if request.overrides.point > 0 && !args.json {
             out("\n");
         }
@@ -85,8 +88,9 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
         Err(code) => return code,
     };
     let mut code = 0;
-    for path in specs {
+    for (path, found) in specs {
         let mut request = Request::new(path);
+        (request.device, request.found) = (args.device.clone(), found);
         request.overrides = Overrides { dims: args.dim.clone(), ..Overrides::default() };
         request.coloured = print::coloured();
         if args.json {
@@ -98,7 +102,7 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
                     continue;
                 }
             };
-            let (_, diagnostics) = job::resolve_all(&loaded, Backend::Cpu, &request.overrides);
+            let (_, diagnostics) = job::resolve_all(&loaded, worker::choose(&loaded, &request).0.backend, &request.overrides);
             for diagnostic in &diagnostics {
                 let span = loaded.source.span(&diagnostic.at);
                 let end = loaded.source.locate(span.end);
@@ -121,8 +125,9 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
                     code = 2;
                     out(&format!("{name}: {}, {}\n", count(resolved.errors, "error"), count(resolved.warnings, "warning")));
                 } else if !args.quiet {
+                    let skip = resolved.skip.map(|why| format!(", but {why}")).unwrap_or_default();
                     let warnings = if resolved.warnings > 0 { format!(", {}", count(resolved.warnings, "warning")) } else { String::new() };
-                    out(&format!("{name}: ok{warnings}\n"));
+                    out(&format!("{name}: ok{warnings}{skip}\n"));
                 }
             }
             Err(error) => {
@@ -142,95 +147,6 @@ pub(super) fn schema() -> u8 {
         }
         Err(error) => {
             print::error(&format!("the schema cannot be written: {error}"));
-            3
-        }
-    }
-}
-
-pub(super) fn devices(args: &DevicesArgs) -> u8 {
-    let device = match cpu::open(CpuOptions::default()) {
-        Ok(device) => device,
-        Err(error) => {
-            print::error(&error.to_string());
-            return 3;
-        }
-    };
-    let caps = device.caps();
-    let without = |name: &str| name != "cpu" || caps.driver == cpu::NO_COMPILER;
-    let missing = required().into_iter().find(|name| without(name));
-    let tools: Vec<Compiles> = device.tools().iter().map(Compiles::of).collect();
-    if args.json {
-        let lacking = tools.iter().find(|tool| !tool.found && without("cpu")).map(|tool| tool.how.as_str());
-        let here = Listed { backend: "cpu", missing: lacking, caps: Some(caps), tools: &tools };
-        let others = NOT_YET.iter().map(|(backend, _)| Listed { backend, missing: Some(NOT_IN_THIS_VERSION), caps: None, tools: &[] });
-        match serde_json::to_string_pretty(&[here].into_iter().chain(others).collect::<Vec<_>>()) {
-            Ok(text) => out(&(text + "\n")),
-            Err(_) => return 3,
-        }
-        return missing_code(missing);
-    }
-    out(&format!("cpu     {}\n        {} threads, {} memory\n", caps.name, caps.lanes, plan::bytes(caps.memory)));
-    for tool in &tools {
-        out(&format!("        kernels in {} ({}): {}\n", tool.language, tool.suffixes.join(" "), tool.how));
-    }
-    for (backend, what) in NOT_YET {
-        out(&format!("{backend:<6}  {what}: {NOT_IN_THIS_VERSION}\n"));
-    }
-    missing_code(missing)
-}
-
-/// Backends of the spec language that this version cannot run on.
-const NOT_YET: [(&str, &str); 3] =
-    [("opencl", "kernels in OpenCL C"), ("wgpu", "kernels in WGSL, on Vulkan, Metal and DX12"), ("cuda", "kernels in CUDA C++")];
-
-const NOT_IN_THIS_VERSION: &str = "this version of runjob does not have it";
-
-/// A backend as scripts read it.
-#[derive(serde::Serialize)]
-struct Listed<'a> {
-    backend: &'a str,
-    /// What keeps kernels from running on it, and the mend.
-    missing: Option<&'a str>,
-    /// Of its device.
-    caps: Option<&'a crate::device::Caps>,
-    tools: &'a [Compiles],
-}
-
-/// A language that kernels may be written in, and what compiles it here or is missing.
-#[derive(serde::Serialize)]
-struct Compiles {
-    language: String,
-    suffixes: Vec<String>,
-    found: bool,
-    how: String,
-}
-
-impl Compiles {
-    fn of(tool: &cpu::Tool) -> Compiles {
-        let how = match &tool.found {
-            Some(found) => format!("compiled by {}, {}", found.command, found.version),
-            None => format!("no compiler: {}, or set {}", tool.install, tool.variable),
-        };
-        let suffixes = tool.suffixes.iter().map(|suffix| format!(".{suffix}")).collect();
-        Compiles { language: tool.language.to_string(), suffixes, found: tool.found.is_some(), how }
-    }
-}
-
-/// Backends that must be there, from `RUNJOB_REQUIRE=cpu,...`: a missing one is a failure, so that a skip hides nothing.
-fn required() -> Vec<String> {
-    let names = std::env::var("RUNJOB_REQUIRE").unwrap_or_default();
-    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect()
-}
-
-fn missing_code(missing: Option<String>) -> u8 {
-    match missing {
-        None => 0,
-        Some(name) if name == "cpu" => {
-            print::error("RUNJOB_REQUIRE asks for `cpu`, and there is no C compiler: install one (`apt-get install gcc`)");
-            3
-        }
-        Some(name) => {
-            print::error(&format!("RUNJOB_REQUIRE asks for `{name}`, which this version of runjob does not have: it has cpu"));
             3
         }
     }

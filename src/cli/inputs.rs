@@ -11,6 +11,7 @@ pub(super) fn inputs(args: &InputsArgs) -> u8 {
     let mut request = Request::new(args.spec.clone());
     request.overrides.dims.clone_from(&args.dim);
     (request.overrides.rounds, request.overrides.seed) = (args.rounds, args.seed);
+    request.device.clone_from(&args.device);
     request.coloured = print::coloured();
     let (job, round) = match job(args, &mut request) {
         Ok(found) => found,

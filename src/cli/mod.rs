@@ -1,6 +1,7 @@
 //! The command line: arguments in, text and an exit code out. Everything that prints is here.
 
 mod commands;
+mod devices;
 mod init;
 mod inputs;
 mod print;
@@ -13,7 +14,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::device::Choice;
 use crate::plan::{Host, Trust};
+use crate::tensor::Backend;
 use crate::worker::Request;
 
 /// Runs compute kernels many times, as a spec says, and checks every round.
@@ -111,9 +114,13 @@ struct WhatArgs {
     /// Only rounds of this set (`*`: any characters); may be given again
     #[arg(long, help_heading = WHAT, value_name = "SET")]
     only: Vec<String>,
-    /// Device to run on
-    #[arg(long, help_heading = HOW, value_name = "NAME", default_value = "cpu", value_parser = ["cpu"], hide_possible_values = true)]
-    device: String,
+    /// Device: cpu, opencl, opencl:1, opencl:PART-OF-NAME; otherwise the spec's, or the first of
+    /// cpu, cuda, opencl, wgpu that it has all kernels for
+    #[arg(long, help_heading = HOW, value_name = "NAME")]
+    device: Option<Choice>,
+    /// Backends that must be there: without, it is an error, not a skip; also RUNJOB_REQUIRE
+    #[arg(long, help_heading = HOW, value_name = "NAMES", value_delimiter = ',', value_parser = parse_backend)]
+    require: Vec<Backend>,
     /// What is spent on not being fooled: standard or fast
     #[arg(long, help_heading = HOW, value_name = "LEVEL", default_value = "standard", value_parser = parse_trust)]
     trust: Trust,
@@ -132,6 +139,12 @@ struct WhatArgs {
     /// Threads for kernels, and as many to fill and check
     #[arg(long, help_heading = HOW, value_name = "N", value_parser = parse_threads)]
     threads: Option<usize>,
+    /// Time every round by the device's own clock too
+    #[arg(long, help_heading = TOLD)]
+    device_times: bool,
+    /// Treat the device as one with memory of its own: for tests of runjob itself
+    #[arg(long, hide = true)]
+    discrete: bool,
     /// Refuse device calls that break the contract between planner and device: for tests of runjob itself
     #[arg(long, hide = true)]
     contract: bool,
@@ -189,6 +202,9 @@ struct InputsArgs {
     /// Write over files that are there
     #[arg(long)]
     force: bool,
+    /// Device that the job is for, where dims depend on it
+    #[arg(long, value_name = "NAME")]
+    device: Option<Choice>,
     /// Rounds of the job, instead of `rounds.count`
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=crate::job::MOST_ROUNDS))]
     rounds: Option<u64>,
@@ -208,6 +224,9 @@ struct CheckArgs {
     /// Value of a dim, such as `n=1024`; may be given again
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_dim)]
     dim: Vec<(String, i64)>,
+    /// Device that the jobs are for; otherwise as for a run
+    #[arg(long, value_name = "NAME")]
+    device: Option<Choice>,
     /// Print the problems as JSON, a line each
     #[arg(long)]
     json: bool,
@@ -218,6 +237,9 @@ struct CheckArgs {
 
 #[derive(Args, Debug)]
 struct DevicesArgs {
+    /// Backends that must be there: without, the exit code is 3; also RUNJOB_REQUIRE
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = parse_backend)]
+    require: Vec<Backend>,
     /// Print as JSON
     #[arg(long)]
     json: bool,
@@ -227,6 +249,28 @@ fn parse_dim(text: &str) -> Result<(String, i64), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as n=1024")?;
     let value = value.trim().replace('_', "");
     Ok((name.trim().to_string(), value.parse().map_err(|e| format!("`{value}` is not a whole number: {e}"))?))
+}
+
+fn parse_backend(name: &str) -> Result<Backend, String> {
+    let known = || Backend::ALL.map(Backend::name).join(", ");
+    Backend::ALL.into_iter().find(|backend| backend.name() == name).ok_or_else(|| format!("backends are {}", known()))
+}
+
+/// Backends that must be there: those of the command line and of `RUNJOB_REQUIRE=cpu,...`. What needs one that is missing
+/// is a failure, so that a skip hides nothing. *Errors*: the exit code, after a message.
+fn required(asked: &[Backend]) -> Result<Vec<Backend>, u8> {
+    let mut required = asked.to_vec();
+    let names = std::env::var("RUNJOB_REQUIRE").unwrap_or_default();
+    for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        match parse_backend(name) {
+            Ok(backend) => required.push(backend),
+            Err(known) => {
+                print::error(&format!("RUNJOB_REQUIRE asks for `{name}`: {known}"));
+                return Err(3);
+            }
+        }
+    }
+    Ok(required)
 }
 
 fn parse_trust(text: &str) -> Result<Trust, String> {
@@ -253,15 +297,18 @@ fn parse_threads(text: &str) -> Result<usize, String> {
 }
 
 impl WhatArgs {
-    fn request(&self, spec: PathBuf, coloured: bool) -> Request {
+    /// What to run of a spec, which a search of a folder `found` or not. *Errors*: the exit code, after a message.
+    fn request(&self, spec: PathBuf, found: bool) -> Result<Request, u8> {
         let mut request = Request::new(spec);
+        (request.device, request.found, request.require) = (self.device.clone(), found, required(&self.require)?);
+        (request.discrete, request.device_times) = (self.discrete, self.device_times);
         request.overrides.dims.clone_from(&self.dim);
         (request.overrides.rounds, request.overrides.seed) = (self.rounds, self.seed);
         request.overrides.only.clone_from(&self.only);
         (request.trust, request.fresh) = (self.trust, self.fresh);
         (request.lanes, request.slots, request.host) = (self.lanes, self.slots, self.host);
-        (request.threads, request.contract, request.chaos, request.coloured) = (self.threads, self.contract, self.chaos, coloured);
-        request
+        (request.threads, request.contract, request.chaos, request.coloured) = (self.threads, self.contract, self.chaos, print::coloured());
+        Ok(request)
     }
 }
 
@@ -287,7 +334,7 @@ pub fn main() -> ExitCode {
         }
         Some(Command::Plan(args)) => commands::plan(&args),
         Some(Command::Check(args)) => commands::check(&args),
-        Some(Command::Devices(args)) => commands::devices(&args),
+        Some(Command::Devices(args)) => devices::devices(&args),
         Some(Command::Schema) => commands::schema(),
         Some(Command::Worker { request, page, parent }) => crate::worker::child(&request, &page, parent),
     }))

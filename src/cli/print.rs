@@ -75,7 +75,7 @@ pub(super) fn invalid(spec: &Path) {
 pub(super) fn plan_of(request: &Request) {
     use crate::device::Device;
     let Ok(resolved) = worker::resolve(request) else { return };
-    let (Some(job), Ok(device)) = (resolved.job, worker::open(request, None)) else { return };
+    let (Some(job), Ok(device)) = (resolved.job, worker::open(request, &resolved.device, None)) else { return };
     if let Ok(plan) = plan::build(&job, device.caps(), &request.plan_options()) {
         tell_people(&(plan::summary(&plan) + "\n"));
     }
@@ -96,7 +96,7 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) {
 }
 
 /// What a job came to: a line for a job among many that is well, else the whole story.
-pub(super) fn report(report: &Report, quiet: bool, verbose: bool, brief: bool) {
+pub(super) fn report(report: &Report, request: &Request, quiet: bool, verbose: bool, brief: bool) {
     let good = report.verdict.exit_code() == 0;
     if quiet && good {
         return;
@@ -104,7 +104,7 @@ pub(super) fn report(report: &Report, quiet: bool, verbose: bool, brief: bool) {
     let mut text = headline(report);
     if report.verdict == Verdict::Pass {
         if !brief {
-            passed(&mut text, report);
+            passed(&mut text, report, request.device_times);
         }
     } else {
         failed(&mut text, report, brief && good);
@@ -149,7 +149,7 @@ fn headline(report: &Report) -> String {
 }
 
 /// What was checked, where the time went, and on what.
-fn passed(text: &mut String, report: &Report) {
+fn passed(text: &mut String, report: &Report, device_times: bool) {
     let width = report.checks.iter().map(|c| c.text.chars().count()).max().unwrap_or(0);
     for check in &report.checks {
         let _ = writeln!(text, "  {:<width$}  {}", check.text, told(check));
@@ -160,6 +160,11 @@ fn passed(text: &mut String, report: &Report) {
         let moved = report.cost.round_steps;
         let rate = if run > 0 && moved > 0 { format!(" ({:.1} GB/s)", moved as f64 / run as f64) } else { String::new() };
         let _ = writeln!(text, "  fill {}, run {}{rate}, check {}", nanoseconds(fill), nanoseconds(run), nanoseconds(check));
+    }
+    match times.device.and_then(|time| time.checked_div(times.rounds)) {
+        Some(time) => drop(writeln!(text, "  {} a round by the device's clock", nanoseconds(time))),
+        None if device_times => text.push_str("  the device has no clock for these rounds\n"),
+        None => {}
     }
     device(text, report);
 }
@@ -198,7 +203,7 @@ fn brief(value: f64) -> String {
 
 fn device(text: &mut String, report: &Report) {
     if !report.device.is_empty() {
-        let _ = writeln!(text, "  {}: {}; trust {}", report.backend, report.device, report.trust.name());
+        let _ = writeln!(text, "  {}: {}, {}; trust {}", report.backend, report.device, report.driver, report.trust.name());
     }
 }
 

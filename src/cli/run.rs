@@ -16,10 +16,10 @@ use crate::worker::{self, Message, Outcome, Request, Watcher};
 /// Of a job that runs in this process.
 static PROGRESS: Progress = Progress::new();
 
-/// All specs of the paths: files as they are, folders searched, in the order of their names.
+/// All specs of the paths: files as they are, folders searched, in the order of their names; and whether a search found them.
 ///
 /// *Errors*: the exit code, after a message.
-pub(super) fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, u8> {
+pub(super) fn find(paths: &[PathBuf]) -> Result<Vec<(PathBuf, bool)>, u8> {
     let mut specs = Vec::new();
     for path in paths {
         if path.is_dir() {
@@ -29,9 +29,9 @@ pub(super) fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, u8> {
                 return Err(2);
             }
             found.sort();
-            specs.extend(found);
+            specs.extend(found.into_iter().map(|path| (path, true)));
         } else if path.exists() {
-            specs.push(path.clone());
+            specs.push((path.clone(), false));
         } else {
             print::error(&missing(path));
             return Err(2);
@@ -122,7 +122,10 @@ pub(super) fn run(args: &RunArgs) -> u8 {
     let mut reports: Vec<Report> = Vec::new();
     let mut refused: Vec<Report> = Vec::new();
     let mut invalid = 0;
-    let mut requests: VecDeque<Request> = specs.into_iter().map(|spec| args.what.request(spec, print::coloured())).collect();
+    let mut requests: VecDeque<Request> = match specs.into_iter().map(|(spec, found)| args.what.request(spec, found)).collect() {
+        Ok(requests) => requests,
+        Err(code) => return code,
+    };
     requests.iter_mut().for_each(|request| request.dump.clone_from(&args.dump));
     while let Some(request) = requests.pop_front() {
         if signals::stops_asked() > 0 {
@@ -160,7 +163,7 @@ pub(super) fn run(args: &RunArgs) -> u8 {
                 if args.verbose {
                     print::plan_of(&request);
                 }
-                print::report(&report, args.quiet, args.verbose, many);
+                print::report(&report, &request, args.quiet, args.verbose, many);
                 codes.push(report.verdict.exit_code());
                 reports.push(*report);
             }

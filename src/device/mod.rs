@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::tensor::{Lang, Param};
 
 pub mod chaos;
+pub mod choice;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod contract;
@@ -28,6 +29,7 @@ mod text;
 pub mod trace;
 
 pub use chaos::{Chaos, ChaosOptions};
+pub use choice::{Choice, OpenError, OpenOptions, Which};
 pub use null::NullDevice;
 pub use text::text_of;
 pub use trace::{Counts, Trace, TraceOptions};

@@ -1,14 +1,13 @@
 //! `--fresh`: set-up, one round and tear-down for every round, the yardstick for speed and results. Kernels stay loaded.
 
-use super::Stop;
 use super::board::Board;
 use super::build::Building;
-use super::dump::Dump;
 use super::host::Known;
 use super::lane::Lane;
 use super::progress::{Phase, Progress};
 use super::session::{Session, Shared};
 use super::slot::Ring;
+use super::{Beside, Stop};
 use crate::device::{Device, Trace};
 use crate::job::Job;
 use crate::plan::Plan;
@@ -22,12 +21,12 @@ pub(super) fn rounds(
     known: &Known,
     progress: &Progress,
     board: &Board<'_>,
-    dump: Option<&Dump>,
+    beside: &Beside,
 ) {
     if !board.ready(device.own_counts()) {
         return;
     }
-    let mut lane = Lane::new(job, plan, device, 0, known, progress, board, dump);
+    let mut lane = Lane::new(job, plan, device, 0, known, progress, board, beside);
     while let Some((rounds, tally)) = board.deal(lane.tally.explained) {
         lane.tally = tally;
         let mut at = rounds.start;

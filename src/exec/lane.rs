@@ -4,12 +4,11 @@ use std::time::Instant;
 
 use super::board::Board;
 use super::collect;
-use super::dump::Dump;
 use super::host::{HostSide, Known};
 use super::progress::{LaneProgress, Phase, Progress};
 use super::session::{Session, Shared};
 use super::slot::Ring;
-use super::{SAMPLE, Stop, Tally};
+use super::{Beside, SAMPLE, Stop, Tally};
 use crate::device::{DeviceError, Trace};
 use crate::job::Job;
 use crate::plan::{Host, Plan};
@@ -23,8 +22,7 @@ pub(super) struct Lane<'a, 'b> {
     pub at: &'a LaneProgress,
     stop: &'a Progress,
     board: &'a Board<'b>,
-    /// Where failing rounds are written to.
-    dump: Option<&'a Dump>,
+    beside: &'a Beside,
     pub tally: Tally,
 }
 
@@ -38,10 +36,10 @@ impl<'a, 'b> Lane<'a, 'b> {
         known: &'a Known,
         progress: &'a Progress,
         board: &'a Board<'b>,
-        dump: Option<&'a Dump>,
+        beside: &'a Beside,
     ) -> Lane<'a, 'b> {
         let host = HostSide::new(job, plan, known);
-        Lane { job, plan, device, host, at: progress.lane(index), stop: progress, board, dump, tally: Tally::new(job) }
+        Lane { job, plan, device, host, at: progress.lane(index), stop: progress, board, beside, tally: Tally::new(job) }
     }
 
     /// Sets the lane up, then runs the rounds that it is dealt until there are none.
@@ -194,12 +192,13 @@ impl<'a, 'b> Lane<'a, 'b> {
         let clock = self.timed(nth).then(Instant::now);
         self.at.enter(Phase::Run, round);
         slot.wait(self.device)?;
+        let on_device = if self.beside.device_times { slot.device_time(self.device)? } else { None };
         slot.take(session, self.device)?;
         let waited = clock.map(|c| c.elapsed().as_nanos() as u64);
         if checked {
             self.at.enter(Phase::Check, round);
             let bad = collect::check(self.job, self.plan, slot, &mut self.host, &mut self.tally);
-            if let (true, Some(dump)) = (bad, self.dump) {
+            if let (true, Some(dump)) = (bad, &self.beside.dump) {
                 let (at, told) = (self.at, self.tally.told);
                 dump.round(self.job, self.plan, slot, &mut self.host, &mut self.tally.failures[told..], || at.enter(Phase::Check, round));
             }
@@ -209,6 +208,7 @@ impl<'a, 'b> Lane<'a, 'b> {
                 self.failed(round);
             }
             self.at.done(nth + 1);
+            self.tally.times.add_device(on_device);
             if let (Some(clock), Some(waited)) = (clock, waited) {
                 let times = &mut self.tally.times;
                 times.sampled += 1;

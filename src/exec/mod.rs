@@ -143,25 +143,33 @@ impl Tally {
     }
 }
 
+/// How a planned job is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// Size of the pool for host work.
+    pub threads: usize,
+    /// A folder for the tensors of failing rounds.
+    pub dump: Option<&'a Path>,
+    /// The device's clock is asked for the time of every round.
+    pub device_times: bool,
+}
+
+/// What is done with a round beside checking it.
+struct Beside {
+    dump: Option<Dump>,
+    device_times: bool,
+}
+
 /// Runs a job as planned.
 ///
-/// `threads` is the size of the pool for host work; `dump`: a folder for the tensors of failing rounds. Device failures end the job with verdict `error`; the rounds
-/// before it keep theirs. The events are the only result.
-pub fn run(
-    job: &Job,
-    plan: &Plan,
-    device: &mut Trace,
-    threads: usize,
-    dump: Option<&Path>,
-    progress: &Progress,
-    events: &mut (dyn FnMut(Event) + Send),
-) {
-    let dump = dump.map(Dump::new);
-    let executor = Executor { job, plan, device, progress, dump, events, started: Instant::now() };
+/// Device failures end the job with verdict `error`; the rounds before it keep theirs. The events are the only result.
+pub fn run(job: &Job, plan: &Plan, device: &mut Trace, options: &Options<'_>, progress: &Progress, events: &mut (dyn FnMut(Event) + Send)) {
+    let beside = Beside { dump: options.dump.map(Dump::new), device_times: options.device_times };
+    let executor = Executor { job, plan, device, progress, beside, events, started: Instant::now() };
     if plan.schedule.host == Host::Inline {
         return executor.run();
     }
-    match rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).thread_name(|i| format!("host {i}")).build() {
+    match rayon::ThreadPoolBuilder::new().num_threads(options.threads.max(1)).thread_name(|i| format!("host {i}")).build() {
         // The loop itself is one of the pool's threads: work is handed over without allocation.
         Ok(pool) => pool.install(|| executor.run()),
         // Without threads of its own the work goes to rayon's.
@@ -174,7 +182,7 @@ struct Executor<'a> {
     plan: &'a Plan,
     device: &'a mut Trace,
     progress: &'a Progress,
-    dump: Option<Dump>,
+    beside: Beside,
     events: &'a mut (dyn FnMut(Event) + Send),
     started: Instant,
 }
@@ -197,11 +205,11 @@ impl Executor<'_> {
         let (caps, name) = (self.device.caps().clone(), self.job.name.clone());
         (self.events)(Event::Planned { job: name, device: caps.name.clone(), driver: caps.driver.clone(), rounds: self.plan.rounds.count });
         let board = Board::new(self.job, self.plan, self.progress, self.events);
-        if let Err(stop) = all_rounds(self.job, self.plan, self.device, self.progress, &board, self.dump.as_ref()) {
+        if let Err(stop) = all_rounds(self.job, self.plan, self.device, self.progress, &board, &self.beside) {
             board.not_ready(stop);
         }
         let (outcome, events) = board.end();
-        if let Some(dump) = &self.dump {
+        if let Some(dump) = &self.beside.dump {
             dump.keep(&outcome.tally.failures);
         }
         // Waits for what is in flight, then frees everything: allocations equal frees whatever happened.
@@ -275,19 +283,19 @@ fn verdict(job: &Job, rounds: u64, tally: &Tally) -> Verdict {
 }
 
 /// Sets up, and runs all rounds in as many lanes as planned. *Errors*: of what is set up for all lanes.
-fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, board: &Board<'_>, dump: Option<&Dump>) -> Result<(), Stop> {
+fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, board: &Board<'_>, beside: &Beside) -> Result<(), Stop> {
     progress.work_in(plan.schedule.lanes as usize);
     let mut kernels = Building::start(job, device);
     progress.enter(Phase::Setup, 0);
     let known = Known::new(job, Some(plan), progress);
     if plan.fresh {
         kernels.load(job, device, progress)?;
-        fresh::rounds(job, plan, device, &mut kernels, &known, progress, board, dump);
+        fresh::rounds(job, plan, device, &mut kernels, &known, progress, board, beside);
         return Ok(());
     }
     let shared = Shared::open(job, plan, device, &mut kernels, &known, progress)?;
     if plan.schedule.lanes <= 1 {
-        Lane::new(job, plan, device, 0, &known, progress, board, dump).run(&shared);
+        Lane::new(job, plan, device, 0, &known, progress, board, beside).run(&shared);
         return Ok(());
     }
     board.set_up(device.counts());
@@ -297,7 +305,7 @@ fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, b
             let (known, shared) = (&known, &shared);
             let lane = move || {
                 progress::work_for(index);
-                Lane::new(job, plan, device, index, known, progress, board, dump).run(shared);
+                Lane::new(job, plan, device, index, known, progress, board, beside).run(shared);
             };
             if let Err(error) = std::thread::Builder::new().name(format!("lane {index}")).spawn_scoped(scope, lane) {
                 board.not_ready(Stop::Device(DeviceError::Failed { node: None, call: "lane", message: format!("no thread: {error}") }));

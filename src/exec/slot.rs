@@ -16,6 +16,8 @@ pub(super) struct Slot {
     pub set: u32,
     pub mode: usize,
     point: Option<Point>,
+    /// The point of the round that was waited for.
+    reached: Option<Point>,
     vars: Vec<u64>,
     /// By plan memory: the host bytes while they are lent.
     mapped: Vec<Option<Mapped>>,
@@ -65,6 +67,7 @@ impl Slot {
             set: 0,
             mode: 0,
             point: None,
+            reached: None,
             vars: vec![0; job.vars.len() + plan.poison.iter().map(|p| p.var as usize + 1 - job.vars.len()).max().unwrap_or(0)],
             mapped: plan.memories.iter().map(|_| None).collect(),
             to_fill: memories(&mut plan.fills.iter().map(|f| f.to.memory).chain(by_host(plan).map(|(_, home)| home.memory))),
@@ -167,7 +170,14 @@ impl Slot {
 
     /// Waits for the round.
     pub fn wait(&mut self, device: &mut dyn Device) -> Result<(), DeviceError> {
-        self.point.take().map_or(Ok(()), |point| device.wait(point))
+        self.reached = self.point.take();
+        self.reached.map_or(Ok(()), |point| device.wait(point))
+    }
+
+    /// What the round that was waited for took by the device's clock, where it has one. *Units*: nanoseconds.
+    pub fn device_time(&self, device: &mut dyn Device) -> Result<Option<u64>, DeviceError> {
+        let Some(point) = self.reached else { return Ok(None) };
+        Ok(device.elapsed(point)?.map(|time| time.as_nanos() as u64))
     }
 
     /// Takes the bytes that a check reads.

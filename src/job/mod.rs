@@ -4,6 +4,7 @@
 mod checks;
 mod computed;
 mod conditions;
+mod devices;
 mod flow;
 mod kernels;
 mod launch;
@@ -40,6 +41,7 @@ use crate::expr::{Binary, Program, Scalar};
 use crate::spec::{Backend, Loaded, Order};
 use crate::tensor::{Access, Dtype, Number, Shape};
 
+pub use devices::{choice, has_sources};
 pub use names::MOST_ROUNDS;
 pub use requires::Requirement;
 pub use select::SetOrder;

@@ -149,6 +149,7 @@ impl<'a> Resolver<'a> {
         self.flow(&tensors, &lowered);
         self.unused(&tensors, &kernels, &lowered, &conditions);
         self.header();
+        self.devices();
         let only = self.only(rounds);
         let requires = self.requirements();
         let clean = self.problems.borrow().iter().all(|d| d.severity < crate::diag::Severity::Error);

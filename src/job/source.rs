@@ -25,6 +25,12 @@ const SUFFIXES: &[(&str, Backend)] = &[
 /// What the CPU takes, for messages.
 const FOR_CPU: &str = ".c, .cpp .cc .cxx, .rs, or built .so .dylib";
 
+/// The backend that a source file is for, by its suffix.
+pub(super) fn backend_of(path: &str) -> Option<Backend> {
+    let suffix = Path::new(path).extension().and_then(|s| s.to_str()).unwrap_or("");
+    SUFFIXES.iter().find(|(s, _)| *s == suffix).map(|(_, of)| *of)
+}
+
 impl Resolver<'_> {
     /// The kernel's source for this backend.
     pub(super) fn code(&self, at: &Place, name: &str, kernel: &spec::Kernel) -> Option<Code> {
@@ -100,9 +106,7 @@ impl Resolver<'_> {
             self.report(Diagnostic::error("file", at, "the name of the source file is empty"));
             return None;
         }
-        let suffix = Path::new(path).extension().and_then(|s| s.to_str()).unwrap_or("");
-        let of_suffix = SUFFIXES.iter().find(|(s, _)| *s == suffix).map(|(_, of)| *of);
-        match of_suffix {
+        match backend_of(path) {
             Some(of) if of != self.backend && by_suffix => {
                 self.report(
                     Diagnostic::error("no-backend", at, format!("`{path}` is a kernel for `{}`, there is none for `{backend}`", of.name()))

@@ -24,7 +24,7 @@ const LARGEST_FILE: u64 = 256 << 20;
 const MOST_PROBLEMS: usize = 200;
 
 /// Keys that stand at the top of the file only.
-pub(super) const TOP: &[&str] = &["name", "summary", "tags", "requires", "xfail"];
+pub(super) const TOP: &[&str] = &["name", "summary", "tags", "devices", "requires", "xfail"];
 
 /// A spec as far as it could be read.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 
 mod check;
 mod data;
+mod device;
 mod explain;
 mod kernel;
 mod limits;
@@ -26,6 +27,7 @@ use crate::tensor::Dtype;
 pub use crate::tensor::Backend;
 pub use check::{Check, Expect, ExpectTable, NanPolicy, Set};
 pub use data::{Data, Integers, Normal, Range, Tensor, Uniform};
+pub use device::Device;
 pub use kernel::{Kernel, Source};
 pub use limits::{ByteSize, Limits, Order, Rounds, Span};
 pub use load::{LoadError, Loaded, load, parse};
@@ -46,12 +48,19 @@ pub struct Spec {
     /// Words to select jobs by.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// Features that a device must have: dtypes (`"f16"`), words of one backend (`"cl_khr_fp64"`, `"sm_90"`), limits
-    /// (`"max_block >= 256"`). Without one of them the job is skipped, with the reason.
+    /// Devices to run on: `"cpu"`, `"opencl"`, `"opencl:1"`, `"opencl:part of a name"`, as `runjob devices` lists them.
+    /// Default: the first of `cpu`, `cuda`, `opencl`, `wgpu` that has a source of every kernel.
+    #[schemars(example = &serde_json::json!(["opencl"]))]
+    pub devices: Option<Vec<String>>,
+    /// Features that a device must have: dtypes (`"f16"`), words of one backend (`"cl_khr_fp64"`, `"sm_90"`), versions
+    /// (`"opencl_c >= 1.2"`), limits (`"max_block >= 256"`, and in bytes `memory` and `largest_alloc`). Without one of them the job is skipped, with the reason.
     #[serde(default)]
     pub requires: Vec<String>,
     /// The job is expected to fail, for this reason; a pass is then an error.
     pub xfail: Option<String>,
+    /// Which of a backend's devices is meant where a backend alone is named, or nothing.
+    #[serde(default)]
+    pub device: Device,
     /// Named integers that shapes, grids, arguments and defines are written in. Order has no meaning.
     #[serde(default)]
     pub dims: IndexMap<String, PerBackend<Int>>,

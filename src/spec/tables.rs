@@ -6,7 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Check, Integers, Kernel, Limits, Normal, Range, Rounds, Set, Spec, Step, Tensor, Uniform};
+use super::{Check, Device, Integers, Kernel, Limits, Normal, Range, Rounds, Set, Spec, Step, Tensor, Uniform};
 
 /// Reads types by what `#[serde(remote = "Self")]` derives for them, from tables alone.
 macro_rules! tables {
@@ -32,6 +32,7 @@ macro_rules! tables {
 
 tables! {
     Spec: "a table",
+    Device: "a table such as { match = \"part of a name\" }",
     Kernel: "a table",
     Tensor: "a table",
     Step: "a table",

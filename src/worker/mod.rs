@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::cpu::{self, CpuOptions};
+use crate::device::choice::{self, Choice, OpenError, OpenOptions};
 use crate::device::{Caps, Chaos, ChaosOptions, Device, Trace, TraceOptions};
 use crate::diag::{self, Severity, Style};
 use crate::exec::{self, LaneProgress, Phase, Progress};
 use crate::job::{self, Job, Overrides};
 use crate::plan::{self, Host, Options, Trust};
-use crate::spec::{self, Backend};
+use crate::spec::{self, Backend, Loaded};
 use crate::verdict::{Event, Report, Verdict};
 
 pub use child::child;
@@ -28,6 +28,12 @@ pub use supervise::{Outcome, Watcher, supervise};
 pub struct Request {
     pub spec: PathBuf,
     pub overrides: Overrides,
+    /// The device to run on; otherwise the spec's, or one of the backend that its kernels are for.
+    pub device: Option<Choice>,
+    /// Backends that must be there: where a device of theirs is not, the job is an error instead of a skip.
+    pub require: Vec<Backend>,
+    /// The spec was found in a folder: where it has no kernels for the device that is asked for, it is skipped.
+    pub found: bool,
     pub trust: Trust,
     pub fresh: bool,
     pub lanes: Option<u32>,
@@ -39,6 +45,10 @@ pub struct Request {
     pub contract: bool,
     /// Run everything as late and in as odd an order as is allowed, by this seed: slow, for tests.
     pub chaos: Option<u64>,
+    /// Treat the device as one with memory of its own: for tests.
+    pub discrete: bool,
+    /// Ask the device's clock for the time of every round.
+    pub device_times: bool,
     /// A folder for the tensors of failing rounds.
     pub dump: Option<PathBuf>,
     /// Diagnostics with terminal colours.
@@ -51,6 +61,9 @@ impl Request {
         Request {
             spec: spec.into(),
             overrides: Overrides::default(),
+            device: None,
+            require: Vec::new(),
+            found: false,
             trust: Trust::default(),
             fresh: false,
             lanes: None,
@@ -59,6 +72,8 @@ impl Request {
             threads: None,
             contract: false,
             chaos: None,
+            discrete: false,
+            device_times: false,
             dump: None,
             coloured: false,
         }
@@ -122,6 +137,7 @@ pub enum Message {
         name: String,
         /// Jobs of the spec.
         jobs: usize,
+        backend: Backend,
         kernels: Vec<String>,
         xfail: Option<String>,
         deadlines: Deadlines,
@@ -140,6 +156,10 @@ pub enum Message {
 /// A job that was read and resolved; the diagnostics are in `text`.
 pub struct Resolved {
     pub job: Option<Job>,
+    /// The device that it is for.
+    pub device: Choice,
+    /// Why the job is not run on it, though nothing is wrong with the spec.
+    pub skip: Option<String>,
     pub text: String,
     pub errors: usize,
     pub warnings: usize,
@@ -147,17 +167,30 @@ pub struct Resolved {
     pub unselected: bool,
 }
 
+/// The device that a spec is resolved for, and why it is not run on the one that is asked for.
+pub fn choose(loaded: &Loaded, request: &Request) -> (Choice, Option<String>) {
+    let Some(spec) = &loaded.spec else { return (Choice::first(Backend::Cpu), None) };
+    match &request.device {
+        // What is wrong with it is wrong all the same: it is resolved for a device that it has kernels for.
+        Some(asked) if request.found && !job::has_sources(spec, asked.backend) => {
+            (job::choice(spec, None), Some(format!("the spec has no kernels for `{}`", asked.backend.name())))
+        }
+        asked => (job::choice(spec, asked.as_ref()), None),
+    }
+}
+
 /// Reads and resolves a spec. *Errors*: only what keeps its text from being read.
 pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
     let loaded = spec::load(&request.spec)?;
+    let (device, skip) = choose(&loaded, request);
     // Who asks for the first job of a spec is told what is wrong with any.
     let (job, diagnostics) = match request.overrides.point {
         0 => {
-            let (mut jobs, diagnostics) = job::resolve_all(&loaded, Backend::Cpu, &request.overrides);
+            let (mut jobs, diagnostics) = job::resolve_all(&loaded, device.backend, &request.overrides);
             ((!jobs.is_empty()).then(|| jobs.swap_remove(0)), diagnostics)
         }
         _ => {
-            let (job, mut diagnostics) = job::resolve(&loaded, Backend::Cpu, &request.overrides);
+            let (job, mut diagnostics) = job::resolve(&loaded, device.backend, &request.overrides);
             // Warnings were told with the first job.
             diagnostics.retain(|_| job.is_none());
             (job, diagnostics)
@@ -168,13 +201,14 @@ pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
     let text = diagnostics.iter().map(|d| diag::render(&loaded.source, d, style) + "\n").collect::<Vec<_>>().join("\n");
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let unselected = errors > 0 && errors == diagnostics.iter().filter(|d| d.code == job::NOTHING_SELECTED).count();
-    Ok(Resolved { job, text, errors, warnings, unselected })
+    Ok(Resolved { job, device, skip, text, errors, warnings, unselected })
 }
 
-/// Opens the device of a request, whose lanes say in `progress` where they are.
-pub fn open(request: &Request, progress: Option<&'static Progress>) -> Result<Trace, crate::device::DeviceError> {
+/// Opens a device as a request wants it; its lanes say in `progress` where they are.
+pub fn open(request: &Request, device: &Choice, progress: Option<&'static Progress>) -> Result<Trace, OpenError> {
     let at_node = progress.map(|progress| (0..exec::MOST_LANES).map(|lane| &progress.lane(lane).node).collect()).unwrap_or_default();
-    let mut device: Box<dyn Device> = Box::new(cpu::open(CpuOptions { threads: request.threads, at_node, ..CpuOptions::default() })?);
+    let options = OpenOptions { threads: request.threads, at_node, discrete: request.discrete, clock: request.device_times };
+    let mut device: Box<dyn Device> = choice::open(device, options)?;
     if let Some(seed) = request.chaos {
         device = Box::new(Chaos::new(device, ChaosOptions { seed, fail: None }));
     }
@@ -197,27 +231,37 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
         });
     }
     let Some(job) = resolved.job else { return };
+    let backend = request.device.as_ref().filter(|_| resolved.skip.is_some()).map_or(job.backend, |asked| asked.backend);
     let kernels = job.kernels.iter().map(|k| k.name.clone()).collect();
     send(Message::Job {
         name: job.name.clone(),
         jobs: job.jobs,
+        backend,
         kernels,
         xfail: job.xfail.clone(),
         deadlines: Deadlines::of(&job),
         first: job::SetOrder::new(&job).round(0),
         not_selected: job.rounds.count - job.runs(),
     });
-    let mut device = match open(request, Some(progress)) {
+    let mut done = |report: Report| send(Message::Event(Event::Done(Box::new(report))));
+    let unplanned = |caps: Option<&Caps>, verdict, why: String| unplanned(&job, backend, caps, request, verdict, why);
+    if let Some(why) = resolved.skip {
+        return done(unplanned(None, Verdict::Skip, why));
+    }
+    let mut device = match open(request, &resolved.device, Some(progress)) {
         Ok(device) => device,
-        Err(error) => return send(Message::Refused { message: error.to_string() }),
+        Err(OpenError::Absent(why)) if request.require.contains(&backend) => {
+            return done(unplanned(None, Verdict::Error, format!("`{}` is required: {why}", backend.name())));
+        }
+        Err(OpenError::Absent(why)) => return done(unplanned(None, Verdict::Skip, why)),
+        Err(OpenError::Failed(error)) => return send(Message::Refused { message: error.to_string() }),
     };
     if let Some(why) = job.requires.iter().find_map(|requirement| requirement.unmet(device.caps())) {
-        let report = Report { verdict: Verdict::Skip, ..unplanned(&job, device.caps(), request, &why) };
-        return send(Message::Event(Event::Done(Box::new(report))));
+        return done(unplanned(Some(device.caps()), Verdict::Skip, why));
     }
     let plan = match plan::build(&job, device.caps(), &request.plan_options()) {
         Ok(plan) => plan,
-        Err(error) => return send(Message::Event(Event::Done(Box::new(unplanned(&job, device.caps(), request, &error.to_string()))))),
+        Err(error) => return done(unplanned(Some(device.caps()), Verdict::Error, error.to_string())),
     };
     let threads = request.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     // Jobs of one spec have rounds of the same numbers.
@@ -225,14 +269,17 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
         .dump
         .as_ref()
         .map(|folder| if job.jobs > 1 { folder.join(format!("job-{}", request.overrides.point)) } else { folder.clone() });
-    exec::run(&job, &plan, &mut device, threads, dump.as_deref(), progress, &mut |event| send(Message::Event(event)));
+    let options = exec::Options { threads, dump: dump.as_deref(), device_times: request.device_times };
+    exec::run(&job, &plan, &mut device, &options, progress, &mut |event| send(Message::Event(event)));
 }
 
 /// The step that a lane's device was at, in words: from the page of a worker that is gone, and the plan made again.
 fn where_of(request: &Request, lane: &LaneProgress) -> Option<String> {
     use std::sync::atomic::Ordering;
-    let job = resolve(request).ok()?.job?;
-    let device = open(request, None).ok()?;
+    let Resolved { job, device, .. } = resolve(request).ok()?;
+    // Other devices do not tell which node they are at.
+    let job = job.filter(|job| job.backend == Backend::Cpu)?;
+    let device = open(request, &device, None).ok()?;
     let plan = plan::build(&job, device.caps(), &request.plan_options()).ok()?;
     let mode = plan.mode(job::SetOrder::new(&job).runs_below(lane.round()));
     let nodes = plan.graphs.get(plan.graph(0, mode))?;
@@ -255,17 +302,18 @@ fn where_of(request: &Request, lane: &LaneProgress) -> Option<String> {
     Some(format!("in step {index}, `{}`{turn}{note}", origin.label))
 }
 
-/// The report of a job that does not fit the device.
-fn unplanned(job: &Job, caps: &Caps, request: &Request, message: &str) -> Report {
+/// The report of a job that is not run.
+fn unplanned(job: &Job, backend: Backend, caps: Option<&Caps>, request: &Request, verdict: Verdict, why: String) -> Report {
     Report {
-        reason: Some(message.to_string()),
-        device: caps.name.clone(),
-        driver: caps.driver.clone(),
+        reason: Some(why),
+        backend: backend.name().to_string(),
+        device: caps.map(|caps| caps.name.clone()).unwrap_or_default(),
+        driver: caps.map(|caps| caps.driver.clone()).unwrap_or_default(),
         trust: request.trust,
         seed: job.rounds.seed,
         rounds: job.runs(),
         not_selected: job.rounds.count - job.runs(),
         summary: job.summary.clone(),
-        ..Report::empty(&job.name, Verdict::Error)
+        ..Report::empty(&job.name, verdict)
     }
 }

@@ -133,6 +133,7 @@ struct Said {
     jobs: usize,
     kernels: Vec<String>,
     xfail: Option<String>,
+    backend: String,
     device: String,
     driver: String,
     rounds: u64,
@@ -232,8 +233,9 @@ impl Watch {
                 said.diagnostics.push_str(&text);
                 said.errors += errors;
             }
-            Message::Job { name, jobs, kernels, xfail, deadlines, first, not_selected } => {
+            Message::Job { name, jobs, backend, kernels, xfail, deadlines, first, not_selected } => {
                 (said.job, said.jobs, said.kernels, said.xfail) = (Some(name), jobs, kernels, xfail);
+                said.backend = backend.name().to_string();
                 (said.first, said.not_selected) = (first, not_selected);
                 self.deadlines = deadlines;
             }
@@ -349,6 +351,7 @@ impl Said {
             jobs: self.jobs,
             report: Box::new(Report {
                 reason: Some(reason),
+                backend: self.backend,
                 device: self.device,
                 driver: self.driver,
                 trust: request.trust,

@@ -4,6 +4,7 @@ mod arrows;
 mod bad;
 mod cli;
 mod commands;
+mod devices;
 mod docs;
 mod executor;
 #[cfg(unix)]

@@ -17,6 +17,7 @@ const OF_FORM: &[&str] = &[
     "blocks",
     "checks_are_tables",
     "counts",
+    "device_types",
     "defines",
     "expressions_of_checks",
     "grids",

@@ -37,7 +37,7 @@ proptest! {
 fn run_plan(job: &Job, plan: &Plan, device: Box<dyn Device>) -> Report {
     let mut device = Trace::new(device, TraceOptions::default());
     let mut report = None;
-    exec::run(job, plan, &mut device, 1, None, &Progress::new(), &mut |event| {
+    exec::run(job, plan, &mut device, &exec::Options { threads: 1, ..exec::Options::default() }, &Progress::new(), &mut |event| {
         if let Event::Done(done) = event {
             report = Some(*done);
         }

@@ -118,10 +118,12 @@ pub fn run_on(job: &Job, mode: &Mode, device: Box<dyn Device>, progress: &Progre
 pub fn run_plan(job: &Job, plan: Plan, mode: &Mode, device: Box<dyn Device>, progress: &Progress) -> Outcome {
     let mut device = Trace::new(device, TraceOptions { log: false, contract: mode.contract });
     let (mut report, mut failed, mut planned) = (None, Vec::new(), 0);
-    exec::run(job, &plan, &mut device, mode.threads, None, progress, &mut |event| match event {
-        Event::Planned { .. } => planned += 1,
-        Event::Failed(failure) => failed.push(*failure),
-        Event::Done(done) => assert!(report.replace(*done).is_none(), "the end is told once"),
+    exec::run(job, &plan, &mut device, &exec::Options { threads: mode.threads, ..exec::Options::default() }, progress, &mut |event| {
+        match event {
+            Event::Planned { .. } => planned += 1,
+            Event::Failed(failure) => failed.push(*failure),
+            Event::Done(done) => assert!(report.replace(*done).is_none(), "the end is told once"),
+        }
     });
     assert_eq!(planned, 1);
     let counts = device.counts();

@@ -1,0 +1,178 @@
+//! `devices`, `[device]` and what the command line asks for -> the devices that a job runs on.
+
+use super::names::Resolver;
+use crate::device::choice::has;
+use crate::device::{Choice, Which};
+use crate::diag::{Diagnostic, Place};
+use crate::spec::{Backend, PerBackend, Source, Spec, Step};
+
+/// The order in which backends are preferred where nothing names one.
+const PREFERRED: [Backend; 4] = [Backend::Cpu, Backend::Cuda, Backend::Opencl, Backend::Wgpu];
+
+/// The device that a spec runs on: the one that is `asked` for, else the one that it names, else one of the backend that
+/// its kernels are for. `[device] match` says which of a backend's devices is meant where nothing else does.
+pub fn choice(spec: &Spec, asked: Option<&Choice>) -> Choice {
+    // What cannot be read is reported when the job is resolved.
+    let named = || spec.devices.iter().flatten().find_map(|text| text.parse().ok());
+    let mut choice = asked.cloned().or_else(named).unwrap_or_else(|| Choice::first(preferred(spec)));
+    let part = spec.device.part.as_ref().and_then(|part| part.get(choice.backend));
+    if let (Which::First, Some((_, part))) = (&choice.which, part.filter(|(_, part)| !part.trim().is_empty())) {
+        choice.which = Which::Named(part.clone());
+    }
+    choice
+}
+
+/// The first backend that has a source of every kernel that it would launch; one that this program lacks comes last.
+fn preferred(spec: &Spec) -> Backend {
+    let ordered = || PREFERRED.into_iter().filter(|b| has(*b)).chain(PREFERRED.into_iter().filter(|b| !has(*b)));
+    let whole = ordered().find(|&backend| has_sources(spec, backend));
+    // Of a spec that no backend can run, the problems of the nearest are told.
+    let some = || ordered().find(|&backend| launched(spec, backend).iter().any(|name| has_source(spec, name, backend)));
+    whole.or_else(some).unwrap_or(Backend::Cpu)
+}
+
+/// Whether a backend has a source of every kernel that it would launch, and launches one if any backend does.
+pub fn has_sources(spec: &Spec, backend: Backend) -> bool {
+    let names = launched(spec, backend);
+    let none = names.is_empty() && Backend::ALL.into_iter().any(|other| !launched(spec, other).is_empty());
+    !none && names.iter().all(|name| has_source(spec, name, backend))
+}
+
+/// Names of the kernels that steps launch on a backend.
+fn launched(spec: &Spec, backend: Backend) -> Vec<&str> {
+    fn collect<'s>(steps: &'s [Step], backend: Backend, names: &mut Vec<&'s str>) {
+        for step in steps.iter().filter(|step| step.on.as_ref().is_none_or(|on| on.is_empty() || on.contains(&backend))) {
+            names.extend(step.kernel.as_deref().filter(|name| !names.contains(name)));
+            collect(step.body.as_deref().unwrap_or_default(), backend, names);
+        }
+    }
+    let mut names = Vec::new();
+    collect(&spec.steps, backend, &mut names);
+    names
+}
+
+/// Whether a kernel names a source for a backend; a file by its suffix, where it stands for all.
+fn has_source(spec: &Spec, name: &str, backend: Backend) -> bool {
+    let Some(kernel) = spec.kernels.get(name) else { return false };
+    let Some(source) = kernel.source.as_ref().or(spec.source.as_ref()) else { return false };
+    match source {
+        PerBackend::All(Source::File(path)) => super::source::backend_of(path) == Some(backend),
+        PerBackend::All(Source::Text { .. }) => true,
+        PerBackend::Each { .. } => source.get(backend).is_some(),
+    }
+}
+
+impl Resolver<'_> {
+    /// Reports what is wrong with `devices` and `[device]`.
+    pub(super) fn devices(&self) {
+        let root = Place::root();
+        if let Some(devices) = &self.spec.devices {
+            let at = root.to("devices");
+            if devices.is_empty() && !self.loaded.is_damaged(&at) {
+                self.report(
+                    Diagnostic::error("empty", at.key(), "`devices` is empty")
+                        .help("leave it out, or name devices: \"cpu\", \"opencl\", \"opencl:1\", \"opencl:part of a name\""),
+                );
+            }
+            if devices.len() > 1 {
+                self.report(
+                    Diagnostic::error("several-devices", at.clone(), format!("{} devices: a job runs on one", devices.len()))
+                        .help("name one here, and others by --device"),
+                );
+            }
+            for (index, text) in devices.iter().enumerate() {
+                match text.parse::<Choice>() {
+                    Ok(choice) => {
+                        if let Some(first) = devices[..index].iter().position(|other| other.parse() == Ok(choice.clone())) {
+                            let message = format!("`{text}` stands here twice: a device agrees with itself");
+                            self.report(Diagnostic::error("bad-device", at.to(index), message).also(at.to(first), "the first"));
+                        }
+                    }
+                    Err(message) => {
+                        let backend = text.split(':').next().unwrap_or(text);
+                        let names: Vec<&str> = Backend::ALL.iter().map(|b| b.name()).collect();
+                        let diagnostic = Diagnostic::error("bad-device", at.to(index), message);
+                        let near = crate::diag::nearest(&backend.to_lowercase(), &names).filter(|near| *near != backend);
+                        self.report(match near {
+                            Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+                            None => diagnostic
+                                .help("write \"opencl\", \"opencl:1\" or \"opencl:part of a name\", as `runjob devices` lists them"),
+                        });
+                    }
+                }
+            }
+        }
+        let at = root.to("device").to("match");
+        for (key, part) in self.spec.device.part.iter().flat_map(PerBackend::iter) {
+            if part.trim().is_empty() {
+                let at = key.map_or(at.clone(), |key| at.to(key));
+                self.report(
+                    Diagnostic::error("empty", at, "it is empty: every name has that in it")
+                        .help("write a part of the device's name, as `runjob devices` lists it"),
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec;
+
+    const TENSORS: &str = "[tensors]\ny = { dtype = \"f32\", shape = [4] }\n";
+
+    fn parsed(text: &str) -> Spec {
+        let loaded = spec::parse("specs/text.toml".into(), text.to_string() + TENSORS, "specs".into());
+        loaded.spec.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+    }
+
+    fn chosen(text: &str, asked: &[&str]) -> Vec<String> {
+        let asked: Option<Choice> = asked.first().map(|a| a.parse().expect("a device"));
+        vec![choice(&parsed(text), asked.as_ref()).to_string()]
+    }
+
+    fn kernel(name: &str, source: &str) -> String {
+        format!("[kernels.{name}]\nparams = [\"out f32 y\"]\nsource = {source}\n[[steps]]\nkernel = \"{name}\"\n")
+    }
+
+    #[test]
+    fn the_first_backend_with_every_source_is_taken() {
+        let opencl = if has(Backend::Opencl) { "opencl" } else { "cuda" };
+        for (source, found) in [
+            ("\"k.c\"", "cpu"),
+            ("\"k.rs\"", "cpu"),
+            ("\"k.cl\"", "opencl"),
+            ("\"k.wgsl\"", "wgpu"),
+            ("{ opencl = \"k.cl\", cuda = \"k.cu\" }", opencl),
+            ("{ cuda = \"k.cu\", wgpu = \"k.wgsl\" }", "cuda"),
+            ("{ opencl = \"k.cl\", default = \"k.c\" }", "cpu"),
+            ("{ opencl = \"k.cl\", cpu = \"k.c\" }", "cpu"),
+        ] {
+            assert_eq!(chosen(&kernel("k", source), &[]), [found], "{source}");
+        }
+        let two = kernel("k", "{ cpu = \"k.c\", opencl = \"k.cl\" }") + &kernel("l", "\"l.cl\"");
+        assert_eq!(chosen(&two, &[]), ["opencl"]);
+        // None can run it: the problems of the first that has some are told.
+        let none = kernel("k", "\"k.cl\"") + &kernel("l", "\"l.c\"");
+        assert_eq!(chosen(&none, &[]), ["cpu"]);
+        assert_eq!(chosen("[[steps]]\nfill = \"y\"\nwith = 1\n", &[]), ["cpu"]);
+    }
+
+    #[test]
+    fn steps_for_other_backends_do_not_count() {
+        let on = |source: &str, on: &str| kernel("k", source) + &format!("on = [\"{on}\"]\n");
+        assert_eq!(chosen(&on("{ cpu = \"k.c\", opencl = \"k.cl\" }", "opencl"), &[]), ["opencl"]);
+        let both = on("\"k.cl\"", "opencl") + &kernel("l", "\"l.c\"") + "on = [\"cpu\"]\n";
+        assert_eq!(chosen(&both, &[]), ["cpu"]);
+    }
+
+    #[test]
+    fn the_command_line_beats_the_spec_and_match_says_which() {
+        let spec = "devices = [\"opencl\"]\n".to_string() + &kernel("k", "\"k.cl\"") + "[device]\nmatch = { opencl = \"basic\" }\n";
+        assert_eq!(chosen(&spec, &[]), ["opencl:basic"]);
+        assert_eq!(chosen(&spec, &["cpu"]), ["cpu"]);
+        assert_eq!(chosen(&spec, &["opencl"]), ["opencl:basic"]);
+        assert_eq!(chosen(&spec, &["opencl:1"]), ["opencl:1"]);
+    }
+}
