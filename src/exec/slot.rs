@@ -5,7 +5,7 @@ use super::session::{Session, broken, range};
 use super::{HASHED, Stop};
 use crate::device::{Device, DeviceError, Mapped, Mem, Point, Queue};
 use crate::job::Job;
-use crate::plan::{Plan, Trust, poison_of};
+use crate::plan::{Home, Plan, Poisoned, Trust, poison_of};
 
 /// One set of buffers, and the round that is in it.
 pub(super) struct Slot {
@@ -70,7 +70,7 @@ impl Slot {
             reached: None,
             vars: vec![0; job.vars.len() + plan.poison.iter().map(|p| p.var as usize + 1 - job.vars.len()).max().unwrap_or(0)],
             mapped: plan.memories.iter().map(|_| None).collect(),
-            to_fill: memories(&mut plan.fills.iter().map(|f| f.to.memory)),
+            to_fill: memories(&mut plan.fills.iter().map(|f| f.to.memory).chain(by_host(plan).map(|(_, home)| home.memory))),
             to_read: memories(&mut read.into_iter()),
             hashes: plan.fills.iter().map(hashes).collect(),
             hit: Vec::new(),
@@ -135,6 +135,16 @@ impl Slot {
         for poisoned in &plan.poison {
             self.vars[poisoned.var as usize] = poison_of(job, poisoned.tensor, self.round).into();
         }
+        for (poisoned, home) in by_host(plan) {
+            let bytes = self.mapped[home.memory as usize].as_deref_mut().ok_or_else(|| broken("a poisoned memory is not mapped"))?;
+            let tensor = &mut bytes[range(home, plan.tensors[poisoned.tensor].bytes)];
+            let part = poisoned.range(tensor.len() as u64, &plan.modes[self.mode]);
+            let word = (self.vars[poisoned.var as usize] as u32).to_le_bytes();
+            let mut words = tensor[part.start as usize..part.end as usize].chunks_exact_mut(word.len());
+            words.by_ref().for_each(|bytes| bytes.copy_from_slice(&word));
+            let rest = words.into_remainder();
+            rest.copy_from_slice(&word[..rest.len()]);
+        }
         Ok(())
     }
 
@@ -185,6 +195,11 @@ impl Slot {
             false => Ok(()),
         }
     }
+}
+
+/// What the host poisons, and where.
+fn by_host(plan: &Plan) -> impl Iterator<Item = (&Poisoned, Home)> {
+    plan.poison.iter().filter(|p| p.by_host).filter_map(|p| Some((p, plan.tensors[p.tensor].home?)))
 }
 
 /// Slots in the order in which rounds take them.

@@ -46,6 +46,9 @@ const GUARD_BYTES: u64 = 128;
 /// Outputs up to this size are poisoned in full in every round.
 const SMALL_OUTPUTS: u64 = 1 << 20;
 
+/// A submit cost from which commands cost more than what they save the host. *Units*: nanoseconds.
+const COMMAND_NS: u64 = 500;
+
 /// A plan in the making.
 pub(super) struct Draft<'a> {
     pub job: &'a Job,
@@ -150,7 +153,9 @@ impl<'a> Draft<'a> {
                 words.push(word);
                 words.len() - 1
             });
-            draft.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16, always: must_write(id) });
+            // A command costs more than the bytes of a small output.
+            let by_host = caps.unified && caps.submit_ns >= COMMAND_NS && draft.tensors[id].bytes <= SMALL_OUTPUTS;
+            draft.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16, always: must_write(id), by_host });
         }
         draft.cmds = draft.round(0, &trust::Mode { poison: Poison::Full, all_guards: true, guards: trust != Trust::Fast });
         Ok(draft)

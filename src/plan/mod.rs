@@ -176,6 +176,20 @@ pub struct Poisoned {
     pub var: u16,
     /// In full in every round, whatever the mode: a check says that all of it must be written.
     pub always: bool,
+    /// The host writes it while it has the memory, which costs less than a command.
+    pub by_host: bool,
+}
+
+impl Poisoned {
+    /// The bytes of a tensor of so many that are poisoned in a round of a mode.
+    pub fn range(&self, bytes: u64, mode: &Mode) -> std::ops::Range<u64> {
+        match mode.poison {
+            Poison::Full => 0..bytes,
+            _ if self.always => 0..bytes,
+            Poison::Nothing => 0..0,
+            Poison::Window { part, of } => nodes::window(bytes, part, of),
+        }
+    }
 }
 
 /// Bytes between tensors, filled with the guard pattern at set-up.

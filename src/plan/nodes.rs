@@ -3,7 +3,7 @@
 
 use super::build::{Draft, PlanError};
 use super::order::{MOST_EDGES, add_edges, after_lists};
-use super::{Class, Home, Mode, Poison, Staged};
+use super::{Class, Home, Mode, Staged};
 use crate::device::{Arg, Cmd, Kernel, Mem, Node, Slice, Word};
 use crate::job::{Action, Argument, View};
 use crate::tensor::Access;
@@ -21,10 +21,10 @@ pub(super) fn ordered(cmds: Vec<Cmd>) -> Result<Vec<Node>, PlanError> {
 const TOO_MANY: PlanError = PlanError::TooManyEdges { limit: MOST_EDGES as u64 };
 
 /// The part of an output that a window covers; windows are whole words and tile the output.
-pub(super) fn window(bytes: u64, part: u8, of: u8) -> (u64, u64) {
+pub(super) fn window(bytes: u64, part: u8, of: u8) -> std::ops::Range<u64> {
     let words = bytes.div_ceil(4);
     let border = |w: u64| (words * w / u64::from(of) * 4).min(bytes);
-    (border(part.into()), border(u64::from(part) + 1))
+    border(part.into())..border(u64::from(part) + 1)
 }
 
 impl Draft<'_> {
@@ -86,17 +86,12 @@ impl Draft<'_> {
                 _ => {}
             }
         }
-        for poisoned in &self.poison {
+        for poisoned in self.poison.iter().filter(|poisoned| !poisoned.by_host) {
             let placement = &self.tensors[poisoned.tensor];
             let Some(home) = placement.home else { continue };
-            let (from, to) = match mode.poison {
-                _ if poisoned.always => (0, placement.bytes),
-                Poison::Nothing => continue,
-                Poison::Full => (0, placement.bytes),
-                Poison::Window { part, of } => window(placement.bytes, part, of),
-            };
-            if from < to {
-                let dst = Slice { mem: Mem(home.memory), offset: home.offset + from, len: to - from };
+            let range = poisoned.range(placement.bytes, mode);
+            if !range.is_empty() {
+                let dst = Slice { mem: Mem(home.memory), offset: home.offset + range.start, len: range.end - range.start };
                 cmds.push(Cmd::Fill { dst, pattern: Word::Var(poisoned.var) });
             }
         }
@@ -159,10 +154,10 @@ mod tests {
             for of in [2, 4, 8, 16] {
                 let mut end = 0;
                 for part in 0..of {
-                    let (from, to) = window(bytes, part, of);
-                    assert_eq!(from, end);
-                    assert!(from % 4 == 0 && to >= from);
-                    end = to;
+                    let range = window(bytes, part, of);
+                    assert_eq!(range.start, end);
+                    assert!(range.start % 4 == 0 && range.end >= range.start);
+                    end = range.end;
                 }
                 assert_eq!(end, bytes);
             }

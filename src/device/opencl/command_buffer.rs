@@ -11,62 +11,48 @@ use opencl_sys::*;
 
 use super::Driver;
 use super::api::{Called, Failure, check, count, device_info};
-use super::list::{Launch, Sizes};
+use super::op::{Launch, Sizes};
 use super::platform::{extension_function, extension_version};
 use crate::device::Result;
 
-type Copy = unsafe extern "C" fn(
-    cl_command_buffer_khr,
-    cl_command_queue,
-    cl_mem,
-    cl_mem,
-    usize,
-    usize,
-    usize,
-    cl_uint,
-    *const cl_sync_point_khr,
-    *mut cl_sync_point_khr,
-    *mut cl_mutable_command_khr,
-) -> cl_int;
-type Fill = unsafe extern "C" fn(
-    cl_command_buffer_khr,
-    cl_command_queue,
-    cl_mem,
-    *const c_void,
-    usize,
-    usize,
-    usize,
-    cl_uint,
-    *const cl_sync_point_khr,
-    *mut cl_sync_point_khr,
-    *mut cl_mutable_command_khr,
-) -> cl_int;
-
-/// The functions of the extension.
-pub(super) struct Functions {
-    create: unsafe extern "C" fn(
-        cl_uint,
-        *const cl_command_queue,
-        *const cl_command_buffer_properties_khr,
-        *mut cl_int,
-    ) -> cl_command_buffer_khr,
-    finalize: unsafe extern "C" fn(cl_command_buffer_khr) -> cl_int,
-    release: unsafe extern "C" fn(cl_command_buffer_khr) -> cl_int,
-    enqueue: unsafe extern "C" fn(cl_uint, *mut cl_command_queue, cl_command_buffer_khr, cl_uint, *const cl_event, *mut cl_event) -> cl_int,
-    launch: unsafe extern "C" fn(
+type Copy = Option<
+    unsafe extern "C" fn(
         cl_command_buffer_khr,
         cl_command_queue,
-        *const cl_command_properties_khr,
-        cl_kernel,
-        cl_uint,
-        *const usize,
-        *const usize,
-        *const usize,
+        cl_mem,
+        cl_mem,
+        usize,
+        usize,
+        usize,
         cl_uint,
         *const cl_sync_point_khr,
         *mut cl_sync_point_khr,
         *mut cl_mutable_command_khr,
     ) -> cl_int,
+>;
+type Fill = Option<
+    unsafe extern "C" fn(
+        cl_command_buffer_khr,
+        cl_command_queue,
+        cl_mem,
+        *const c_void,
+        usize,
+        usize,
+        usize,
+        cl_uint,
+        *const cl_sync_point_khr,
+        *mut cl_sync_point_khr,
+        *mut cl_mutable_command_khr,
+    ) -> cl_int,
+>;
+
+/// The functions of the extension.
+pub(super) struct Functions {
+    create: clCreateCommandBufferKHR_fn,
+    finalize: clFinalizeCommandBufferKHR_fn,
+    release: clReleaseCommandBufferKHR_fn,
+    enqueue: clEnqueueCommandBufferKHR_fn,
+    launch: clCommandNDRangeKernelKHR_fn,
     copy: Either<Copy, clCommandCopyBufferKHR_fn>,
     fill: Either<Fill, clCommandFillBufferKHR_fn>,
 }
@@ -94,26 +80,51 @@ impl Functions {
             return None;
         }
         let get = |name| extension_function(api, found.platform, name);
-        let (copy, fill) = (get(c"clCommandCopyBufferKHR")?, get(c"clCommandFillBufferKHR")?);
         // SAFETY: functions of these names have these types, by the version of the extension.
-        unsafe {
-            Some(Functions {
-                create: std::mem::transmute::<*const c_void, _>(get(c"clCreateCommandBufferKHR")?),
-                finalize: std::mem::transmute::<*const c_void, _>(get(c"clFinalizeCommandBufferKHR")?),
-                release: std::mem::transmute::<*const c_void, _>(get(c"clReleaseCommandBufferKHR")?),
-                enqueue: std::mem::transmute::<*const c_void, _>(get(c"clEnqueueCommandBufferKHR")?),
-                launch: std::mem::transmute::<*const c_void, _>(get(c"clCommandNDRangeKernelKHR")?),
-                copy: if version < PROPERTIES {
-                    Either::Old(std::mem::transmute::<*const c_void, Copy>(copy))
-                } else {
-                    Either::New(std::mem::transmute::<*const c_void, clCommandCopyBufferKHR_fn>(copy))
-                },
-                fill: if version < PROPERTIES {
-                    Either::Old(std::mem::transmute::<*const c_void, Fill>(fill))
-                } else {
-                    Either::New(std::mem::transmute::<*const c_void, clCommandFillBufferKHR_fn>(fill))
-                },
-            })
+        let functions = unsafe {
+            Functions {
+                create: of_address(get(c"clCreateCommandBufferKHR")),
+                finalize: of_address(get(c"clFinalizeCommandBufferKHR")),
+                release: of_address(get(c"clReleaseCommandBufferKHR")),
+                enqueue: of_address(get(c"clEnqueueCommandBufferKHR")),
+                launch: of_address(get(c"clCommandNDRangeKernelKHR")),
+                copy: Either::of(version, get(c"clCommandCopyBufferKHR")),
+                fill: Either::of(version, get(c"clCommandFillBufferKHR")),
+            }
+        };
+        let there = functions.create.is_some()
+            && functions.finalize.is_some()
+            && functions.release.is_some()
+            && functions.enqueue.is_some()
+            && functions.launch.is_some()
+            && functions.copy.is_there()
+            && functions.fill.is_there();
+        there.then_some(functions)
+    }
+}
+
+/// A function at an address; a null address is `None`.
+///
+/// # Safety
+/// `F` is the type of an optional function, and the function at the address has it.
+unsafe fn of_address<F>(address: *const c_void) -> F {
+    const { assert!(size_of::<F>() == size_of::<*const c_void>()) };
+    // SAFETY: promised by the caller; an optional function is an address, or null.
+    unsafe { std::mem::transmute_copy(&address) }
+}
+
+impl<Old, New> Either<Option<Old>, Option<New>> {
+    /// # Safety
+    /// The function at the address has the type of the version.
+    unsafe fn of(version: (u32, u32, u32), address: *const c_void) -> Self {
+        // SAFETY: promised by the caller.
+        unsafe { if version < PROPERTIES { Either::Old(of_address(address)) } else { Either::New(of_address(address)) } }
+    }
+
+    fn is_there(&self) -> bool {
+        match self {
+            Either::Old(function) => function.is_some(),
+            Either::New(function) => function.is_some(),
         }
     }
 }
@@ -141,10 +152,10 @@ impl Recorder {
         let mut code = super::api::LACKS;
         let mut raw = null_mut();
         let properties = [CL_COMMAND_BUFFER_FLAGS_KHR, CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR, 0];
-        if let Some(functions) = &self.driver.command_buffers {
+        if let Some(create) = self.driver.command_buffers.as_ref().and_then(|functions| functions.create) {
             count();
             // SAFETY: the queue lives as long as its instance; the list of properties ends with 0.
-            raw = unsafe { (functions.create)(1, &self.queue, properties.as_ptr(), &mut code) };
+            raw = unsafe { create(1, &self.queue, properties.as_ptr(), &mut code) };
         }
         check("clCreateCommandBufferKHR", code)?;
         Ok(CommandBuffer { raw, driver: Arc::clone(&self.driver), queue: self.queue })
@@ -152,19 +163,19 @@ impl Recorder {
 }
 
 impl CommandBuffer {
-    fn call(&self, name: &'static str, call: impl FnOnce(&Functions) -> cl_int) -> Called<()> {
+    fn call(&self, name: &'static str, call: impl FnOnce(&Functions) -> Option<cl_int>) -> Called<()> {
         count();
-        check(name, self.driver.command_buffers.as_ref().map_or(super::api::LACKS, call))
+        check(name, self.driver.command_buffers.as_ref().and_then(call).unwrap_or(super::api::LACKS))
     }
 
     pub fn copy(&mut self, src: cl_mem, dst: cl_mem, from: usize, to: usize, len: usize) -> Called<()> {
         let (raw, none) = (self.raw, null_mut::<c_void>());
-        self.call("clCommandCopyBufferKHR", |functions| match functions.copy {
+        self.call("clCommandCopyBufferKHR", |functions| {
             // SAFETY: both buffers live as long as the list; the commands of an in-order queue need no sync points.
-            Either::Old(copy) => unsafe { copy(raw, none, src, dst, from, to, len, 0, null(), null_mut(), null_mut()) },
-            // SAFETY: as above.
-            Either::New(Some(copy)) => unsafe { copy(raw, none, null(), src, dst, from, to, len, 0, null(), null_mut(), null_mut()) },
-            Either::New(None) => super::api::LACKS,
+            Some(match functions.copy {
+                Either::Old(copy) => unsafe { copy?(raw, none, src, dst, from, to, len, 0, null(), null_mut(), null_mut()) },
+                Either::New(copy) => unsafe { copy?(raw, none, null(), src, dst, from, to, len, 0, null(), null_mut(), null_mut()) },
+            })
         })
     }
 
@@ -172,12 +183,12 @@ impl CommandBuffer {
     pub fn fill(&mut self, dst: cl_mem, word: u32, size: usize, at: usize, len: usize) -> Called<()> {
         let (raw, none, bytes) = (self.raw, null_mut::<c_void>(), word.to_le_bytes());
         let pattern = bytes.as_ptr().cast();
-        self.call("clCommandFillBufferKHR", |functions| match functions.fill {
+        self.call("clCommandFillBufferKHR", |functions| {
             // SAFETY: the buffer lives as long as the list; the pattern is copied by the call.
-            Either::Old(fill) => unsafe { fill(raw, none, dst, pattern, size, at, len, 0, null(), null_mut(), null_mut()) },
-            // SAFETY: as above.
-            Either::New(Some(fill)) => unsafe { fill(raw, none, null(), dst, pattern, size, at, len, 0, null(), null_mut(), null_mut()) },
-            Either::New(None) => super::api::LACKS,
+            Some(match functions.fill {
+                Either::Old(fill) => unsafe { fill?(raw, none, dst, pattern, size, at, len, 0, null(), null_mut(), null_mut()) },
+                Either::New(fill) => unsafe { fill?(raw, none, null(), dst, pattern, size, at, len, 0, null(), null_mut(), null_mut()) },
+            })
         })
     }
 
@@ -188,7 +199,9 @@ impl CommandBuffer {
         self.call("clCommandNDRangeKernelKHR", |functions| {
             let (global, local) = (sizes.global.as_ptr(), sizes.local.as_ptr());
             // SAFETY: the kernel lives as long as the list; the sizes are copied by the call.
-            unsafe { (functions.launch)(raw, none, null(), kernel, launch.dims, offset, global, local, 0, null(), null_mut(), null_mut()) }
+            Some(unsafe {
+                functions.launch?(raw, none, null(), kernel, launch.dims, offset, global, local, 0, null(), null_mut(), null_mut())
+            })
         })
     }
 
@@ -196,7 +209,7 @@ impl CommandBuffer {
     pub fn finish(self) -> Result<CommandBuffer> {
         let raw = self.raw;
         // SAFETY: the buffer was created and not yet finalized.
-        self.call("clFinalizeCommandBufferKHR", |functions| unsafe { (functions.finalize)(raw) })?;
+        self.call("clFinalizeCommandBufferKHR", |functions| Some(unsafe { functions.finalize?(raw) }))?;
         Ok(self)
     }
 
@@ -206,7 +219,7 @@ impl CommandBuffer {
         // The queue that it was recorded for need not be named.
         let (many, queues): (cl_uint, *mut cl_command_queue) = if queue == self.queue { (0, null_mut()) } else { (1, &mut queue) };
         // SAFETY: buffer and queue live as long as the list and its instance.
-        self.call("clEnqueueCommandBufferKHR", |functions| unsafe { (functions.enqueue)(many, queues, raw, 0, null(), event) })
+        self.call("clEnqueueCommandBufferKHR", |functions| Some(unsafe { functions.enqueue?(many, queues, raw, 0, null(), event) }))
     }
 }
 
@@ -214,7 +227,7 @@ impl Drop for CommandBuffer {
     fn drop(&mut self) {
         let raw = self.raw;
         // SAFETY: created once, released once; the driver keeps what is still to run.
-        let released = self.call("clReleaseCommandBufferKHR", |functions| unsafe { (functions.release)(raw) });
+        let released = self.call("clReleaseCommandBufferKHR", |functions| Some(unsafe { functions.release?(raw) }));
         if let Err(Failure { code, .. }) = released {
             super::object::note_release_failure(code);
         }

@@ -130,11 +130,13 @@ impl Memory {
         Ok(Some(part))
     }
 
-    /// Maps the bytes for the host. Nothing that uses them is in flight.
+    /// Where the host has the bytes, unless they have to be mapped.
+    pub fn at_hand(&self) -> Option<NonNull<u8>> {
+        self.host().or(self.mapped.get())
+    }
+
+    /// Maps the bytes for the host, after everything in the queue. Nothing that uses them is in flight elsewhere.
     pub fn map(&mut self, queue: cl_command_queue) -> Result<NonNull<u8>> {
-        if let Some(ptr) = self.host().or(self.mapped.get()) {
-            return Ok(ptr);
-        }
         if let Some(region) = &self.held.region {
             region.set_writable(true).map_err(|e| super::failed("map", e.to_string()))?;
         }

@@ -9,6 +9,7 @@ mod kernel;
 mod list;
 mod memory;
 mod object;
+mod op;
 mod platform;
 mod program;
 mod queue;
@@ -55,6 +56,9 @@ pub struct OpenclDevice {
     inherited: (usize, usize),
     /// Events that a submission waits for.
     waits: Vec<cl_event>,
+    /// A queue that was waited for, though nobody has looked: the next map of what it used waits by itself, and anything
+    /// else is preceded by the wait.
+    owed: Option<u32>,
     workshop: Arc<Workshop>,
     driver: Arc<Driver>,
 }
@@ -129,6 +133,7 @@ impl OpenclDevice {
             kernels: Vec::new(),
             inherited: (0, 0),
             waits: Vec::new(),
+            owed: None,
             workshop,
             driver,
         }
@@ -157,6 +162,13 @@ impl OpenclDevice {
         queue.map(|queue| (queue, number)).ok_or_else(|| failed(call, format!("there is no point {}", point.0)))
     }
 
+    /// Waits for the queue that was waited for.
+    fn pay(&mut self) -> Result<()> {
+        let Some(Some(queue)) = self.owed.take().and_then(|owed| self.queues.get_mut(owed as usize)) else { return Ok(()) };
+        let last = queue.submitted;
+        Ok(queue.wait(&self.driver, last)?)
+    }
+
     /// Adds the event of another queue's submission to those that are waited for, unless it is done.
     fn wait_for(&mut self, call: &'static str, queue: Queue, point: Point) -> Result<()> {
         let same = (point.0 >> QUEUE_BIT) as u32 == queue.0;
@@ -173,6 +185,7 @@ impl OpenclDevice {
 
     /// Runs a list at the end of a queue.
     fn enqueue(&mut self, call: &'static str, queue: Queue, after: &[Point], list: &mut List, vars: &[u64]) -> Result<Point> {
+        self.pay()?;
         let number = self.queue(queue)?.submitted + 1;
         self.waits.clear();
         for &point in after {
@@ -247,14 +260,26 @@ impl Device for OpenclDevice {
         if memory.lent {
             return Err(failed("map", format!("memory {} is lent already", mem.0)));
         }
-        // In the queue that used it last, so that it comes after that.
-        let queue = self.queues.get(memory.queue as usize).and_then(Option::as_ref).or(self.queues.first().and_then(Option::as_ref));
-        let raw = match queue {
-            Some(queue) => queue.raw(),
-            None => self.queue(Queue(0))?.raw(),
+        let ptr = match memory.at_hand() {
+            Some(ptr) => {
+                self.pay()?;
+                ptr
+            }
+            None => {
+                // In the queue that used it last, so that it comes after that.
+                let last = memory.queue;
+                if self.owed != Some(last) {
+                    self.pay()?;
+                }
+                let raw = self.queue(Queue(last))?.raw();
+                let ptr = self.memories[mem.0 as usize].map(raw)?;
+                if self.owed.take().is_some() {
+                    self.queue(Queue(last))?.is_done();
+                }
+                ptr
+            }
         };
         let memory = &mut self.memories[mem.0 as usize];
-        let ptr = memory.map(raw)?;
         memory.lent = true;
         // SAFETY: the bytes are mapped until `unmap`, and the caller keeps lent memory out of what is in flight.
         Ok(unsafe { Mapped::new(mem, ptr, memory.bytes as usize) })
@@ -310,6 +335,7 @@ impl Device for OpenclDevice {
     }
 
     fn poll(&mut self, point: Point) -> Result<bool> {
+        self.pay()?;
         let driver = Arc::clone(&self.driver);
         let (queue, number) = self.locate("poll", point)?;
         Ok(queue.poll(&driver, number)?)
@@ -318,10 +344,20 @@ impl Device for OpenclDevice {
     fn wait(&mut self, point: Point) -> Result<()> {
         let driver = Arc::clone(&self.driver);
         let (queue, number) = self.locate("wait", point)?;
+        // What the host looks at next is mapped first where memory is shared, which waits by itself.
+        if driver.caps.unified && !driver.options.profile && number > queue.finished {
+            let queue = (point.0 >> QUEUE_BIT) as u32;
+            if self.owed != Some(queue) {
+                self.pay()?;
+                self.owed = Some(queue);
+            }
+            return Ok(());
+        }
         Ok(queue.wait(&driver, number)?)
     }
 
     fn elapsed(&mut self, point: Point) -> Result<Option<Duration>> {
+        self.pay()?;
         let driver = Arc::clone(&self.driver);
         let (queue, number) = self.locate("elapsed", point)?;
         Ok(queue.elapsed(&driver, number)?)
@@ -338,6 +374,7 @@ impl Device for OpenclDevice {
     }
 
     fn reset(&mut self) -> Result<()> {
+        self.owed = None;
         let mut result = Ok(());
         for queue in self.queues.iter_mut().flatten() {
             result = result.and(queue.drain(&self.driver).map_err(DeviceError::from));

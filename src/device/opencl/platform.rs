@@ -203,12 +203,14 @@ pub(super) fn extension_version(api: &Api, device: cl_device_id, extension: &str
     })
 }
 
-/// A function of an extension; `None` where the driver has none.
-pub(super) fn extension_function(api: &Api, platform: cl_platform_id, name: &std::ffi::CStr) -> Option<*const c_void> {
+/// The address of an extension's function; null where the driver has none.
+pub(super) fn extension_function(api: &Api, platform: cl_platform_id, name: &std::ffi::CStr) -> *const c_void {
     super::api::count();
-    // SAFETY: the platform lives as long as the process; the name ends with a zero byte.
-    let function = unsafe { api.clGetExtensionFunctionAddressForPlatform?(platform, name.as_ptr()) };
-    (function.cast_const() != null()).then_some(function.cast_const())
+    match api.clGetExtensionFunctionAddressForPlatform {
+        // SAFETY: the platform lives as long as the process; the name ends with a zero byte.
+        Some(get) => unsafe { get(platform, name.as_ptr()) }.cast_const(),
+        None => null(),
+    }
 }
 
 #[cfg(test)]

@@ -26,8 +26,10 @@ const ARG_INFO: &str = "-cl-kernel-arg-info";
 pub(super) struct Workshop {
     driver: Arc<Driver>,
     /// By what is built: the program, or why there is none.
-    built: Mutex<HashMap<blake3::Hash, Arc<OnceLock<Result<Arc<Object<Program>>>>>>>,
+    built: Mutex<HashMap<blake3::Hash, Arc<OnceLock<Built>>>>,
 }
+
+type Built = Result<Arc<Object<Program>>>;
 
 /// What the driver's compiler is given.
 struct Input {
@@ -53,7 +55,7 @@ impl Workshop {
         cell.get_or_init(|| self.build_input(kernel, &input)).clone().map_err(|error| named(error, kernel))
     }
 
-    fn build_input(&self, kernel: &KernelSource, input: &Input) -> Result<Arc<Object<Program>>> {
+    fn build_input(&self, kernel: &KernelSource, input: &Input) -> Built {
         let (api, device) = (self.driver.api, self.driver.found.device);
         let context = self.driver.context.raw();
         let options = CString::new(input.options.as_str()).map_err(|_| build_error(kernel, "a flag has a zero byte", String::new()))?;

@@ -47,9 +47,13 @@ impl Queue {
         }
         let (api, queue) = (driver.api, self.raw());
         cl!(api.clFinish(queue))?;
-        self.finished = self.submitted;
-        self.marker = None;
+        self.is_done();
         Ok(())
+    }
+
+    /// Everything that was submitted is known to be done.
+    pub fn is_done(&mut self) {
+        (self.finished, self.marker) = (self.submitted, None);
     }
 
     /// Waits for everything, whatever is wrong with it.
@@ -57,7 +61,7 @@ impl Queue {
         let api = driver.api;
         let queue = self.raw();
         let drained = cl!(api.clFinish(queue));
-        (self.finished, self.marker) = (self.submitted, None);
+        self.is_done();
         self.times.clear();
         drained
     }
