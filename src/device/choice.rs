@@ -141,11 +141,16 @@ pub struct OpenOptions {
 /// What this version of runjob lacks.
 const NOT_IN_THIS_VERSION: &str = "this version of runjob does not have it";
 
+/// What a program without the feature `opencl` lacks.
+#[cfg(not(feature = "opencl"))]
+const BUILT_WITHOUT: &str = "this program was built without it: build it with the cargo feature `opencl`";
+
 /// Whether this program has a backend, be its devices there or not.
 pub fn has(backend: Backend) -> bool {
     match backend {
         Backend::Cpu => true,
-        Backend::Opencl | Backend::Wgpu | Backend::Cuda => false,
+        Backend::Opencl => cfg!(feature = "opencl"),
+        Backend::Wgpu | Backend::Cuda => false,
     }
 }
 
@@ -153,7 +158,11 @@ pub fn has(backend: Backend) -> bool {
 pub fn list(backend: Backend) -> Result<Vec<Caps>, OpenError> {
     match backend {
         Backend::Cpu => Ok(vec![cpu::open(CpuOptions::default())?.caps().clone()]),
-        Backend::Opencl | Backend::Wgpu | Backend::Cuda => Err(OpenError::Absent(NOT_IN_THIS_VERSION.into())),
+        #[cfg(feature = "opencl")]
+        Backend::Opencl => super::opencl::list().map_err(absent),
+        #[cfg(not(feature = "opencl"))]
+        Backend::Opencl => Err(OpenError::Absent(BUILT_WITHOUT.into())),
+        Backend::Wgpu | Backend::Cuda => Err(OpenError::Absent(NOT_IN_THIS_VERSION.into())),
     }
 }
 
@@ -166,10 +175,27 @@ pub fn open(choice: &Choice, options: OpenOptions) -> Result<Box<dyn Device>, Op
             choice.find(std::slice::from_ref(device.caps())).map_err(OpenError::Absent)?;
             Ok(Box::new(device))
         }
+        #[cfg(feature = "opencl")]
+        Backend::Opencl => {
+            use super::opencl::{self, OpenclOptions};
+            let index = choice.find(&opencl::list().map_err(absent)?).map_err(OpenError::Absent)?;
+            let device =
+                opencl::open(index, OpenclOptions { profile: options.clock, discrete: options.discrete, ..OpenclOptions::default() })?;
+            Ok(Box::new(device))
+        }
         backend => Err(match list(backend) {
             Err(error) => OpenError::Absent(format!("`{}`: {error}", backend.name())),
             Ok(_) => OpenError::Absent(format!("devices of `{}` are listed, but cannot be opened", backend.name())),
         }),
+    }
+}
+
+/// A backend that cannot list its devices has none.
+#[cfg(feature = "opencl")]
+fn absent(error: DeviceError) -> OpenError {
+    match error {
+        DeviceError::Unsupported(reason) => OpenError::Absent(reason),
+        other => OpenError::Failed(other),
     }
 }
 

@@ -23,7 +23,7 @@ const LIMITS: &[Limit] = &[
 ];
 
 /// Names of versions that backends are known to have.
-const VERSIONS: &[&str] = &["opencl_c"];
+const VERSIONS: &[&str] = &["opencl", "opencl_c"];
 
 /// What a limit must at least be: a whole number, or of those in bytes one with a unit.
 fn least(limit: &Limit, value: &str) -> Option<u64> {
