@@ -193,7 +193,7 @@ pub fn scalar(text: &str, float: bool) -> Scalar {
 }
 
 pub fn tensor(name: &str, dtype: Dtype, elements: u64, contents: Contents) -> Tensor {
-    Tensor { name: name.into(), dtype, shape: Shape::new(vec![elements]).unwrap(), contents, carry: false }
+    Tensor { name: name.into(), dtype, shape: Shape::new(vec![elements]).unwrap(), contents, carry: false, spaced: false }
 }
 
 pub fn drawn(source: Source) -> Contents {
