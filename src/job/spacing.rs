@@ -234,3 +234,67 @@ fn views_mut(action: &mut Action) -> impl Iterator<Item = &mut View> {
     });
     launched.chain(pair.into_iter().flatten())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{self, Overrides};
+    use crate::spec::{self, Backend};
+
+    const SPEC: &str = r#"
+[kernels.three]
+params = ["in f32x3 x", "out f32x3 y"]
+source.cpu.text = "void three(const float *x, float *y) { y[0] = x[0]; }"
+source.opencl.text = "kernel void three(global const float3 *x, global float3 *y) { y[0] = x[0]; }"
+
+[tensors]
+x = { dtype = "f32", shape = [2, 4, 3], each_round = { uniform = {} } }
+y = { dtype = "f32", shape = [2, 4, 3] }
+copied = { dtype = "f32", shape = [4, 3] }
+apart = { dtype = "f32", shape = [4, 3] }
+
+[[steps]]
+kernel = "three"
+args = ["x[1, 2:4]", "y[0, 1:3]"]
+
+[[steps]]
+copy = "y[0, 1]"
+to = "copied[3]"
+
+[[steps]]
+fill = "apart"
+with = 0.0
+
+[[steps]]
+kernel = "three"
+args = ["x", "y"]
+when = "1 < 0"
+
+[[checks]]
+tensor = "y[0, 1]"
+expect = "x[1, 2]"
+"#;
+
+    fn job(backend: Backend, spaced: bool) -> job::Job {
+        let loaded = spec::parse("three.toml".into(), SPEC.into(), ".".into());
+        let (job, diagnostics) = job::resolve(&loaded, backend, &Overrides { spaced, ..Overrides::default() });
+        job.unwrap_or_else(|| panic!("{diagnostics:?}"))
+    }
+
+    /// Offset and length of every view.
+    fn views(job: &job::Job) -> Vec<(u64, u64)> {
+        job.steps.iter().flat_map(|step| step.action.views().map(|(_, view)| (view.offset, view.len)).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn views_of_spaced_tensors_count_spaced_rows() {
+        let dense = job(Backend::Cpu, false);
+        assert!(dense.tensors.iter().all(|tensor| !tensor.spaced && tensor.device_bytes() == tensor.bytes()));
+        assert_eq!(views(&dense), [(72, 24), (12, 24), (12, 12), (36, 12), (0, 48)]);
+        for spaced in [job(Backend::Opencl, false), job(Backend::Cpu, true)] {
+            let told: Vec<(bool, u64, u64)> = spaced.tensors.iter().map(|t| (t.spaced, t.bytes(), t.device_bytes())).collect();
+            assert_eq!(told, [(true, 96, 128), (true, 96, 128), (true, 48, 64), (false, 48, 48)]);
+            assert_eq!(views(&spaced), [(96, 32), (16, 32), (16, 16), (48, 16), (0, 48)]);
+        }
+    }
+}

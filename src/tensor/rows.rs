@@ -7,8 +7,8 @@ const LANES: usize = 3;
 /// Elements from one row to the next where rows are spaced.
 const STRIDE: usize = 4;
 
-/// What stands in the padding that the host lays: NaN in every float dtype and the largest unsigned integer, so that a
-/// kernel that computes with it is found out.
+/// What stands in the padding that the host lays: NaN in every float dtype, all ones in integers, so that a kernel that
+/// computes with it is found out.
 const PADDING: u8 = 0xff;
 
 /// What so many elements, or bytes, of whole rows become where rows are spaced.

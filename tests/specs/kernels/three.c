@@ -22,7 +22,9 @@ void halve(double *w, uint32_t rows) { EACH(rows) w[i + l] /= 2; }
 
 void misses_a_row(const float *x, float *y, uint32_t rows) { EACH(rows) if (i != 17 * ROW) y[i + l] = 2 * x[i + l]; }
 
-void misses_a_lane(const float *x, uint8_t *y, uint32_t rows) { EACH(rows) if (i != 17 * ROW || l != 2) y[i + l] = (uint8_t)(2 * x[i + l]); }
+void misses_a_lane(const float *x, rj_f8e4m3 *y, uint32_t rows) {
+    EACH(rows) if (i != 17 * ROW || l != 2) y[i + l] = rj_f32_to_f8e4m3(2 * x[i + l]);
+}
 
 void swaps_lanes(const float *x, float *y, uint32_t rows) { EACH(rows) y[i + l] = 2 * x[i + (l < 2 ? 1 - l : l)]; }
 
