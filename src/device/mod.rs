@@ -19,7 +19,11 @@ pub mod chaos;
 pub(crate) mod conformance;
 mod contract;
 pub mod cpu;
+mod near;
 pub mod null;
+#[cfg(feature = "opencl")]
+pub mod opencl;
+mod pages;
 mod text;
 pub mod trace;
 

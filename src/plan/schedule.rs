@@ -61,32 +61,34 @@ pub(super) fn deal(rounds: u64, lanes: u32) -> u64 {
     }
 }
 
-/// The schedule for a load. Devices without a submit cost gain nothing from rounds in flight, unless their kernels
-/// leave cores idle that could fill and check.
+/// The schedule for a load. Small rounds of a device without a submit cost gain nothing from rounds in flight; where one
+/// has a cost, rounds in flight hide it. Large ones overlap with the host's work where the device has cores of its own, or
+/// leaves some of the host's idle.
 pub(super) fn choose(caps: &Caps, load: &Load) -> Schedule {
     let make = |slots, host, reason: &str| Schedule { lanes: 1, slots, deal: load.rounds, host, reason: reason.to_string() };
-    if caps.submit_ns < 1000 {
-        if load.host_bytes + load.device_bytes < INLINE_BYTES {
-            let lanes = u64::from(caps.lanes).min(load.rounds / ROUNDS_PER_LANE).clamp(1, MOST_LANES) as u32;
-            let one = make(1, Host::Inline, "small rounds: fill, run and check in one thread, in cache");
-            return match load.alone {
-                _ if lanes == 1 => one,
-                Some(why) => Schedule { reason: format!("{}; one lane: {why}", one.reason), ..one },
-                None => Schedule {
-                    lanes,
-                    deal: deal(load.rounds, lanes),
-                    reason: "small rounds: each lane fills, runs and checks its own in one thread, in cache".into(),
-                    ..one
-                },
-            };
-        }
-        if load.widest < u64::from(caps.lanes) {
-            return make(3, Host::Pool, "launches of few blocks leave cores idle: the host fills and checks other rounds meanwhile");
-        }
-        return make(1, Host::Pool, "kernels and host share the cores: each phase takes all of them");
+    let is_small = load.host_bytes + if caps.shares_cores { load.device_bytes } else { 0 } < INLINE_BYTES;
+    if is_small && caps.submit_ns < 1000 {
+        let lanes = u64::from(caps.lanes).min(load.rounds / ROUNDS_PER_LANE).clamp(1, MOST_LANES) as u32;
+        let one = make(1, Host::Inline, "small rounds: fill, run and check in one thread, in cache");
+        return match load.alone {
+            _ if lanes == 1 => one,
+            Some(why) => Schedule { reason: format!("{}; one lane: {why}", one.reason), ..one },
+            None => Schedule {
+                lanes,
+                deal: deal(load.rounds, lanes),
+                reason: "small rounds: each lane fills, runs and checks its own in one thread, in cache".into(),
+                ..one
+            },
+        };
     }
-    if load.host_bytes < INLINE_BYTES {
+    if is_small {
         return make(3, Host::Inline, "rounds in flight hide the cost of submitting");
     }
-    make(3, Host::Pool, "the host checks round r-2 and fills r+1 while r-1 and r are on the device")
+    if !caps.shares_cores {
+        return make(3, Host::Pool, "the host checks round r-2 and fills r+1 while r-1 and r are on the device");
+    }
+    if load.widest < u64::from(caps.lanes) {
+        return make(3, Host::Pool, "launches of few blocks leave cores idle: the host fills and checks other rounds meanwhile");
+    }
+    make(1, Host::Pool, "kernels and host share the cores: each phase takes all of them")
 }

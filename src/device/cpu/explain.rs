@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::shim::Unit;
 use crate::device::KernelSource;
+use crate::device::near::among;
 use crate::tensor::Lang;
 
 /// A compiler's messages without the names of temporary files.
@@ -91,17 +92,4 @@ fn no_function(entry: &str, source: &str, lang: Lang) -> String {
         Lang::C | Lang::Cxx => super::shim::functions(source),
     };
     format!("the source has no function `{entry}`{}", among(entry, &functions))
-}
-
-/// A hint at the nearest of some names, or at all where none is near.
-pub(super) fn among(wanted: &str, names: &[String]) -> String {
-    let near = names.iter().map(|name| (strsim::damerau_levenshtein(name, wanted), name)).min();
-    match near {
-        Some((distance, near)) if distance <= (wanted.len() / 3).max(1) => format!("; did you mean `{near}`?"),
-        None => String::new(),
-        Some(_) => {
-            let shown: Vec<String> = names.iter().take(8).map(|f| format!("`{f}`")).collect();
-            format!("; it has {}{}", shown.join(", "), if names.len() > 8 { ", ..." } else { "" })
-        }
-    }
 }

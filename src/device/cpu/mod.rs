@@ -19,7 +19,6 @@ mod compile;
 mod explain;
 mod float_mode;
 mod kernel;
-mod memory;
 mod pool;
 mod prebuilt;
 mod program;
@@ -33,9 +32,9 @@ mod tests;
 mod tools;
 mod workshop;
 
+use super::pages::{Budget, Region};
 use cache::Cache;
 use kernel::Loaded;
-use memory::{Budget, Region};
 use pool::Pool;
 use program::{Context, Program};
 use queue::{Background, Queued};

@@ -7,8 +7,8 @@ use object::{Architecture, Object as _, ObjectSymbol as _, SymbolKind};
 
 use super::cache::Cache;
 use super::compile::build_error;
-use super::explain::among;
 use super::shim::HERE;
+use crate::device::near::among;
 use crate::device::{KernelSource, Result};
 
 /// A built object that has the kernel's function.

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use super::bytes::{copy, fill};
 use super::kernel::{Code, Loaded};
-use super::memory::Region;
 use super::pool::Pool;
 use super::shim::Range;
+use crate::device::pages::Region;
 use crate::device::{Arg, Cmd, DeviceError, Node, Result, Slice, Word};
 use crate::tensor::{Access, Dtype, ParamKind};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::kernel::Loaded;
-use super::memory::{Budget, Region};
 use super::program::Tables;
+use crate::device::pages::{Budget, Region};
 use crate::device::{DeviceError, Kernel, Place, Result, Slice};
 
 /// Scratch holds this before the first block: NaN in every float dtype, never the zeros that fresh memory would have.

@@ -1,6 +1,6 @@
 //! Turns byte counts into page-aligned memory whose write access can be taken away.
 //!
-//! The one file of this backend that speaks to the operating system's memory calls.
+//! The one file of the devices that speaks to the operating system's memory calls.
 
 use std::io;
 use std::ptr::NonNull;
