@@ -219,7 +219,9 @@ fn no_round_allocates() {
                     let options = Options { trust, fresh: false, lanes: Some(1), slots: Some(slots), host: Some(host) };
                     let allocations = allocations(&job(n, rounds, spaced), discrete, &options);
                     if allocations > 0 {
-                        wrong.push(format!("{n} elements, spaced {spaced}, discrete {discrete}, {options:?}: {allocations} in {rounds} rounds"));
+                        wrong.push(format!(
+                            "{n} elements, spaced {spaced}, discrete {discrete}, {options:?}: {allocations} in {rounds} rounds"
+                        ));
                     }
                 }
                 for slots in [1, 3] {

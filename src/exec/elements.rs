@@ -15,8 +15,8 @@ use crate::diag::TextError;
 use crate::expr::{BLOCK, Inputs, Program, Registers};
 use crate::job::{Check, Job, Want};
 use crate::plan::{self, Plan};
-use crate::tensor::{Dtype, rows};
 use crate::tensor::simd::prefetch;
+use crate::tensor::{Dtype, rows};
 
 /// What a check found beside its census.
 #[derive(Default)]
@@ -144,7 +144,10 @@ impl PoisonWord {
 
 /// The poison of a tensor in a round, where it has one in rounds.
 pub(super) fn poison_of(job: &Job, plan: &Plan, tensor: usize, round: u64) -> Option<PoisonWord> {
-    plan.poison.iter().any(|p| p.tensor == tensor).then(|| PoisonWord { word: plan::poison_of(job, tensor, round), spaced: job.tensors[tensor].spaced })
+    plan.poison
+        .iter()
+        .any(|p| p.tensor == tensor)
+        .then(|| PoisonWord { word: plan::poison_of(job, tensor, round), spaced: job.tensors[tensor].spaced })
 }
 
 /// The bytes that take a carried tensor's next start, where this check gives it.

@@ -1,5 +1,6 @@
 //! What went wrong in a round, in words. Runs only for rounds that failed, so it may allocate.
 
+use super::Tally;
 use super::collect::{Round, RoundInputs, encode, failure, golden, hash_of_part};
 use super::elements::{Found, poison_of, registers, source};
 use super::gather::{Each, Gather};
@@ -7,7 +8,6 @@ use super::host::HostSide;
 use super::session::range;
 use super::slot::Slot;
 use super::work::Work;
-use super::Tally;
 use crate::check::{Census, Evidence, Metric, Odd, Places, Reached, compare, describe};
 use crate::expr::{BLOCK, Block, Inputs, Program, Scratch};
 use crate::job::{Action, Check, Contents, Job, Tensor, Want};

@@ -81,7 +81,8 @@ impl Resolver<'_> {
                     .help(format!("declare `{}` as {} with 3 as its last dimension", tensor.name, param.dtype)),
                 );
             } else if why[*id].is_none() {
-                why[*id] = Some(Why { place: place.clone(), label: format!("`{param}` of `{kernel}` takes `{}` in lanes of 3", tensor.name) });
+                why[*id] =
+                    Some(Why { place: place.clone(), label: format!("`{param}` of `{kernel}` takes `{}` in lanes of 3", tensor.name) });
                 found.push(*id);
             }
         }
