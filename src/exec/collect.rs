@@ -231,8 +231,9 @@ pub(super) fn verify_hashes(plan: &Plan, slot: &Slot, from: u64, to: u64, change
         let Some(memory) = slot.bytes(fill.to.memory) else { continue };
         let bytes = &memory[range(fill.to, fill.bytes)];
         let end = (to.min(hashes.len() as u64)) as usize;
-        for at in from as usize..end {
-            if hash_of_part(plan, fill, bytes, at) != hashes[at] {
+        let from = (from as usize).min(end);
+        for (at, hash) in (from..).zip(&hashes[from..end]) {
+            if hash_of_part(plan, fill, bytes, at) != *hash {
                 changed.store(true, Ordering::Relaxed);
             }
         }

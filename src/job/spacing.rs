@@ -238,7 +238,6 @@ fn views_mut(action: &mut Action) -> impl Iterator<Item = &mut View> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::job::{self, Overrides};
     use crate::spec::{self, Backend};
 
