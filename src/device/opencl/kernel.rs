@@ -2,6 +2,7 @@
 //! tells of the source, and knows how its argument is passed.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use opencl_sys::*;
 
@@ -18,6 +19,8 @@ pub(super) struct Loaded {
     program: Arc<Object<Program>>,
     /// By parameter, `local` ones included.
     pub passed: Vec<Passed>,
+    /// It has run: the driver has compiled it for its block.
+    pub has_run: AtomicBool,
 }
 
 /// How an argument is passed.
@@ -84,7 +87,7 @@ impl Loaded {
             Passed::of(param, local)
         });
         let passed = passed.collect();
-        Ok(Loaded { source: source.clone(), program, passed })
+        Ok(Loaded { source: source.clone(), program, passed, has_run: AtomicBool::new(false) })
     }
 
     /// A kernel object whose `local` parameters are set.

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use opencl_sys::*;
 
@@ -39,6 +40,8 @@ pub(super) struct List {
     pub memories: Vec<u32>,
     /// Variables that it takes.
     vars: usize,
+    /// Kernels that had not run when the list was made.
+    new: Vec<Arc<Loaded>>,
     /// What it uses of memories, for as long as it may run.
     held: Vec<Arc<Held>>,
     parts: Vec<Arc<Object<Buffer>>>,
@@ -67,6 +70,7 @@ impl List {
             ops: Vec::with_capacity(nodes.len()),
             memories: Vec::new(),
             vars: 0,
+            new: Vec::new(),
             held: Vec::new(),
             parts: Vec::new(),
             bounces: Vec::new(),
@@ -117,6 +121,16 @@ impl List {
         close(&mut run, &mut ops)?;
         self.ops = ops;
         Ok(())
+    }
+
+    /// Whether one of its kernels has not run yet.
+    pub fn is_new(&self) -> bool {
+        self.new.iter().any(|kernel| !kernel.has_run.load(Ordering::Relaxed))
+    }
+
+    /// All of its kernels have run.
+    pub fn has_run(&mut self) {
+        self.new.drain(..).for_each(|kernel| kernel.has_run.store(true, Ordering::Relaxed));
     }
 
     /// Enqueues everything, in order. With `times`, the first and the last event.
@@ -268,6 +282,9 @@ impl List {
         };
         if keeps {
             sets.retain(Set::has_vars);
+        }
+        if !loaded.has_run.load(Ordering::Relaxed) && !self.new.iter().any(|new| Arc::ptr_eq(new, &loaded)) {
+            self.new.push(Arc::clone(&loaded));
         }
         // Blocks and grids of one element in the last dimensions have none there.
         let spans = |axis: usize| grid[axis] != Word::Const(1) || loaded.source.block[axis] != 1 || offset[axis] != Word::Const(0);

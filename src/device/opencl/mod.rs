@@ -212,8 +212,16 @@ impl OpenclDevice {
             }
         }
         let mut times = self.driver.options.profile.then(Times::default);
+        // PoCL (3.1, 5.0) loses count of a kernel that two threads run for the first time at once, and aborts.
+        static FIRST: Mutex<()> = Mutex::new(());
+        let first = list.is_new().then(|| FIRST.lock().unwrap_or_else(PoisonError::into_inner));
         list.run(call, &self.driver, of.raw(), vars, &mut times)?;
         of.submitted = number;
+        if first.is_some() {
+            of.wait(&self.driver, number)?;
+            list.has_run();
+        }
+        drop(first);
         if let Some(times) = times {
             of.keep_times(number, times);
         }
