@@ -76,12 +76,15 @@ pub enum Kind {
     InputChanged,
     /// An expectation has no value.
     Evaluation,
+    /// A kernel builds that must not, or does not build as it must. It is of no round.
+    Build,
 }
 
 /// One thing that went wrong in one round.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Failure {
     pub kind: Kind,
+    /// 0 where it is of no round.
     pub round: u64,
     pub set: Option<String>,
     pub tensor: Option<String>,
@@ -142,6 +145,9 @@ pub struct CheckReport {
     pub default_tolerance: bool,
     /// The claim is a condition, not about one tensor's elements.
     pub condition: bool,
+    /// The claim is about the build of a kernel, which is of no round: it counts as one where it was made.
+    #[serde(default)]
+    pub build: bool,
     /// Rounds in which it was evaluated.
     pub rounds: u64,
     /// Rounds in which it was not, as the spec asks.

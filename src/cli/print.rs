@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::plan::{self, nanoseconds};
 use crate::tensor::Number;
-use crate::verdict::{CheckReport, Failure, Metric, Reached, Report, Verdict};
+use crate::verdict::{CheckReport, Failure, Kind, Metric, Reached, Report, Verdict};
 use crate::worker::{self, Request};
 
 /// Whether diagnostics are coloured.
@@ -128,7 +128,16 @@ fn headline(report: &Report) -> String {
     let style = Style::new().bold().fg_color(Some(colour.into()));
     let mut text = format!("{style}{}{style:#} {}: ", report.verdict.name(), harmless(&report.job));
     let plural = |n: u64| if n == 1 { "" } else { "s" };
+    let builds = report.checks.iter().filter(|c| c.build);
+    let (built, builds, unfit) = builds.fold((0, 0, 0), |(built, all, unfit), c| (built + c.rounds, all + 1, unfit + c.failed_rounds));
     let _ = match report.verdict {
+        Verdict::Fail | Verdict::Xfail if unfit > 0 => {
+            let of_rounds = format!(", {} of {} rounds failed", report.failed_rounds, report.run);
+            write!(text, "{unfit} of {builds} build{} failed{}", plural(builds), if report.run > 0 { of_rounds.as_str() } else { "" })
+        }
+        Verdict::Pass | Verdict::Xpass if report.rounds == 0 => write!(text, "{builds} build{} checked", plural(builds)),
+        Verdict::Unchecked if builds > 0 => write!(text, "{} round{}, builds alone checked", report.run, plural(report.run)),
+        _ if builds > 0 && report.rounds == 0 => write!(text, "{built} of {builds} build{} checked", plural(builds)),
         Verdict::Pass | Verdict::Xpass if report.left_out > 0 => {
             write!(text, "{} round{}, {} of them not fully checked, by request", report.run, plural(report.run), report.left_out)
         }
@@ -172,7 +181,8 @@ fn passed(text: &mut String, report: &Report, device_times: bool) {
 /// How close it was to be and came, over how many elements and rounds.
 fn told(check: &CheckReport) -> String {
     let mut parts = Vec::new();
-    if check.condition {
+    let of_elements = !check.condition && !check.build;
+    if !of_elements {
         parts.push("holds".to_string());
     }
     if !check.tolerance.is_empty() {
@@ -183,9 +193,9 @@ fn told(check: &CheckReport) -> String {
         let sign = if *metric == Metric::MinCosine { ">=" } else { "<=" };
         parts.push(format!("{} {} {sign} {}", metric.name(), brief(*value), Number::Float(*limit)));
     }
-    if !check.condition && check.elements == check.of {
+    if of_elements && check.elements == check.of {
         parts.push(format!("{} elements", grouped(check.elements)));
-    } else if !check.condition {
+    } else if of_elements {
         parts.push(format!("{} of {} elements", grouped(check.elements), grouped(check.of)));
     }
     if check.left_out > 0 {
@@ -236,7 +246,7 @@ fn failed(text: &mut String, report: &Report, brief: bool) {
         tell(text, failure, !shown.contains(&kind));
         shown.push(kind);
     }
-    let mut explained: Vec<u64> = report.failures.iter().map(|f| f.round).collect();
+    let mut explained: Vec<u64> = report.failures.iter().filter(|f| f.kind != Kind::Build).map(|f| f.round).collect();
     explained.dedup();
     match report.failed_rounds.saturating_sub(explained.len() as u64) {
         0 => {}
@@ -251,7 +261,8 @@ fn failed(text: &mut String, report: &Report, brief: bool) {
 
 fn tell(text: &mut String, failure: &Failure, story: bool) {
     let set = failure.set.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
-    let _ = writeln!(text, "  round {}{set}: {}", failure.round, failure.message);
+    let place = if failure.kind == Kind::Build { String::new() } else { format!("round {}{set}: ", failure.round) };
+    let _ = writeln!(text, "  {place}{}", indent(&failure.message, "  "));
     if let Some(dump) = &failure.dump {
         let _ = writeln!(text, "    files  {}", dump.folder.display());
         for problem in &dump.problems {

@@ -297,9 +297,14 @@ pub enum DeviceError {
     Unsupported(String),
     #[error("out of memory: {bytes} bytes of {place:?} memory, the device has {available}")]
     OutOfMemory { place: Place, bytes: u64, available: u64 },
-    /// A kernel did not compile or link; `log` is the compiler's.
+    /// A compiler or linker was given the kernel and refused it; `log` is what it said. Nothing else may be this error:
+    /// checks of builds pass by it.
     #[error("kernel `{kernel}` does not build: {message}")]
     Build { kernel: String, message: String, log: String },
+    /// A kernel that no compiler refused cannot be used: its source cannot be read, the compiler cannot be run, was stopped or
+    /// broke down, what was built cannot be loaded. `log` is what a compiler said, if one ran.
+    #[error("kernel `{kernel}`: {message}")]
+    Unusable { kernel: String, message: String, log: String },
     /// Several kernels cannot be built or loaded, each for its own reason.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<DeviceError>),

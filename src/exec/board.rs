@@ -90,6 +90,19 @@ impl<'a> Board<'a> {
         }
     }
 
+    /// Takes what claims about builds came to: each by its place among the checks, with what is wrong, and tells of it.
+    pub fn built(&self, found: Vec<(usize, Option<Failure>)>) {
+        let mut inner = self.inner();
+        for (index, failure) in found {
+            let report = &mut inner.tally.checks[index];
+            (report.rounds, report.failed_rounds) = (1, u64::from(failure.is_some()));
+            if let Some(failure) = failure {
+                (inner.events)(Event::Failed(Box::new(failure.clone())));
+                inner.tally.failures.push(failure);
+            }
+        }
+    }
+
     /// Counts device calls that were made for all lanes.
     pub fn set_up(&self, counts: Counts) {
         self.inner().setup_counts += counts;

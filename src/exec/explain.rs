@@ -319,7 +319,7 @@ pub(super) fn out_of_bounds(job: &Job, plan: &Plan, memory: &[u8], zone: &Zone, 
         (before, _) => before.is_some(),
     };
     if zone.before.is_none() && zone.behind.is_none() {
-        let mut writers: Vec<&str> = job.kernels.iter().map(|k| k.name.as_str()).collect();
+        let mut writers: Vec<&str> = job.kernels[..job.loads].iter().map(|k| k.name.as_str()).collect();
         writers.dedup();
         let message = format!(
             "{} bytes written far behind the last tensor, {first} bytes after its guard (kernels: {})",

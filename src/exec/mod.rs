@@ -29,7 +29,7 @@ use std::time::Instant;
 
 use crate::check::Census;
 use crate::device::{Device, DeviceError, Trace};
-use crate::job::{Check, Condition, Job};
+use crate::job::{Build, Check, Condition, Job};
 use crate::plan::{Host, Plan};
 use crate::verdict::{CheckReport, Event, Failure, Kind, Reached, Report, Salvage, Times, Verdict};
 
@@ -85,7 +85,9 @@ impl Tally {
             ..CheckReport::default()
         };
         let condition = |c: &Condition| CheckReport { text: c.text.clone(), condition: true, ..CheckReport::default() };
-        let checks = job.checks.iter().map(check).chain(job.conditions.iter().map(condition)).collect();
+        let build = |b: &Build| CheckReport { text: b.text.clone(), build: true, ..CheckReport::default() };
+        let of_rounds = job.checks.iter().map(check).chain(job.conditions.iter().map(condition));
+        let checks = of_rounds.chain(job.builds.iter().map(build)).collect();
         Tally { checks, ..Tally::empty() }
     }
 
@@ -227,7 +229,11 @@ impl Executor<'_> {
             (verdict, reason) = (Verdict::Error, Some(format!("after the last round: {error}")));
         }
         if verdict == Verdict::Unchecked {
-            reason = Some("the spec has no [[checks]]: nothing was compared".into());
+            let why = if self.job.builds.is_empty() { "has no [[checks]]" } else { "has checks of builds alone" };
+            reason = Some(format!("the spec {why}: nothing that the steps compute was compared"));
+        }
+        if verdict == Verdict::Fail && tally.run == 0 && self.plan.rounds.count > 0 {
+            reason = Some("no round was run: a kernel that they need does not build".into());
         }
         if let Some(why) = &self.job.xfail {
             (verdict, reason) = match verdict {
@@ -268,19 +274,21 @@ impl Executor<'_> {
 }
 
 fn verdict(job: &Job, rounds: u64, tally: &Tally) -> Verdict {
-    if tally.failed_rounds > 0 {
+    let (of_rounds, of_builds) = tally.checks.split_at(job.claims_of_rounds().min(tally.checks.len()));
+    if tally.failed_rounds > 0 || of_builds.iter().any(|c| c.failed_rounds > 0) {
         // Expectations that have no value say nothing of the kernels.
         let unknown = !tally.failures.is_empty() && tally.failures.iter().all(|f| f.kind == Kind::Evaluation);
         return if unknown { Verdict::Error } else { Verdict::Fail };
     }
-    if tally.checks.is_empty() {
+    if of_rounds.is_empty() && !job.is_of_builds() {
         return Verdict::Unchecked;
     }
-    // Nothing run, or a round without its checks, is never a pass.
-    let whole = tally.run == rounds && tally.checked == tally.run && tally.run > 0;
+    // Nothing run, a round without its checks, or a build that was not made is never a pass.
+    let whole = tally.run == rounds && tally.checked == tally.run && (tally.run > 0 || job.is_of_builds());
+    let built = of_builds.len() == job.builds.len() && of_builds.iter().all(|c| c.rounds == 1);
     let every = job.checks.iter().map(|c| c.every).chain(job.conditions.iter().map(|c| c.every));
-    let counted = tally.checks.iter().zip(every).all(|(c, every)| c.rounds == job.due(every, tally.run) && (c.condition || c.elements > 0));
-    if whole && counted { Verdict::Pass } else { Verdict::Error }
+    let counted = of_rounds.iter().zip(every).all(|(c, every)| c.rounds == job.due(every, tally.run) && (c.condition || c.elements > 0));
+    if whole && counted && built { Verdict::Pass } else { Verdict::Error }
 }
 
 /// Sets up, and runs all rounds in as many lanes as planned. *Errors*: of what is set up for all lanes.
@@ -290,11 +298,17 @@ fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, b
     progress.enter(Phase::Setup, 0);
     let known = Known::new(job, Some(plan), progress);
     if plan.fresh {
-        kernels.load(job, device, progress)?;
-        fresh::rounds(job, plan, device, &mut kernels, &known, progress, board, beside);
+        let loaded = kernels.load(job, device, progress);
+        if kernels.settle(loaded, job, device, progress, board)?.is_some() && plan.rounds.count > 0 {
+            fresh::rounds(job, plan, device, &mut kernels, &known, progress, board, beside);
+        }
         return Ok(());
     }
-    let shared = Shared::open(job, plan, device, &mut kernels, &known, progress)?;
+    let shared = Shared::open(job, plan, device, &mut kernels, &known, progress);
+    let Some(shared) = kernels.settle(shared, job, device, progress, board)? else { return Ok(()) };
+    if plan.rounds.count == 0 {
+        return Ok(());
+    }
     if plan.schedule.lanes <= 1 {
         Lane::new(job, plan, device, 0, &known, progress, board, beside).run(&shared);
         return Ok(());
@@ -330,7 +344,7 @@ fn told(error: &DeviceError) -> String {
     if let DeviceError::Several(errors) = error {
         return errors.iter().map(told).collect::<Vec<_>>().join("\n");
     }
-    let DeviceError::Build { log, .. } = error else { return error.to_string() };
+    let (DeviceError::Build { log, .. } | DeviceError::Unusable { log, .. }) = error else { return error.to_string() };
     let lines: Vec<&str> = log.trim_end().lines().collect();
     let mut text = error.to_string();
     for line in lines.iter().take(MOST_LOG) {

@@ -1,25 +1,36 @@
 //! `[[checks]]` and the expectations of `[[sets]]` -> claims with one source of expectation and a tolerance each.
+//! Those of builds are `builds`, those with `holds` are `conditions`.
 
 use std::sync::Arc;
 
 use super::names::Resolver;
 use super::places::Places;
-use super::steps::{Lowered, Tensors};
+use super::steps::{Kernels, Lowered, Tensors};
 use super::wants::Target;
-use super::{Check, Condition, Contents, Every, Rounds, Tensor, Want};
+use super::{Build, Check, Condition, Contents, Every, Rounds, Tensor, Want};
 use crate::diag::{Diagnostic, Place};
 use crate::expr::{self, Program};
 use crate::spec::{self, Expect, NanPolicy};
 use crate::tensor::{Dtype, Shape};
 
 impl Resolver<'_> {
-    pub(super) fn checks(&self, tensors: &Tensors, lowered: &Lowered, rounds: Option<Rounds>) -> (Vec<Check>, Vec<Condition>) {
+    pub(super) fn checks(
+        &self,
+        tensors: &Tensors,
+        kernels: &Kernels,
+        lowered: &Lowered,
+        rounds: Option<Rounds>,
+    ) -> (Vec<Check>, Vec<Condition>, Vec<Build>) {
         let root = Place::root().to("checks");
-        let (mut checks, mut conditions) = (Vec::new(), Vec::new());
+        let (mut checks, mut conditions, mut builds) = (Vec::new(), Vec::new(), Vec::new());
         let mut from_sets: Vec<&str> = Vec::new();
         let written: Vec<bool> = (0..tensors.len()).map(|id| written(lowered, id)).collect();
         for (index, check) in self.spec.checks.iter().enumerate() {
             let at = root.to(index);
+            if let Some(name) = &check.kernel {
+                builds.extend(self.build(&at, check, name, kernels));
+                continue;
+            }
             let every = match &check.every {
                 Some(every) => self.int_within(&at.to("every"), every, "`every`", 1, i64::MAX as u64).map(Every),
                 None => Some(Every(1)),
@@ -38,7 +49,7 @@ impl Resolver<'_> {
         }
         self.uncovered(tensors, &from_sets);
         self.carried(&checks, &conditions, tensors, lowered);
-        (checks, conditions)
+        (checks, conditions, builds)
     }
 
     /// A claim about a tensor.
@@ -54,11 +65,12 @@ impl Resolver<'_> {
         from_sets: &mut Vec<&'s str>,
     ) -> Option<Check> {
         let numbers = self.numbers(at, check);
+        let of_round = self.no_build(at, check);
         let Some(text) = &check.tensor else {
-            if !self.loaded.is_damaged(at) {
+            if of_round && !self.loaded.is_damaged(at) {
                 self.report(
                     Diagnostic::error("missing-key", at.clone(), "a check without `tensor`")
-                        .help("write `tensor = \"name\"`: what is read back and compared; or `holds = \"...\"`: what must be true"),
+                        .help("write `tensor = \"name\"`: what is read back and compared; `holds = \"...\"`: what must be true; or `kernel = \"name\"` with `build`"),
                 );
             }
             self.loose_check(at, check, tensors);

@@ -22,25 +22,8 @@ impl Resolver<'_> {
         tensors: &Tensors,
         written: &[bool],
     ) -> Option<Condition> {
-        let beside = [
-            ("tensor", check.tensor.is_some()),
-            ("expect", check.expect.is_some()),
-            ("exact", check.exact.is_some()),
-            ("bitwise", check.bitwise.is_some()),
-            ("rtol", check.rtol.is_some()),
-            ("atol", check.atol.is_some()),
-            ("ulp", check.ulp.is_some()),
-            ("rel_l2", check.rel_l2.is_some()),
-            ("max_abs", check.max_abs.is_some()),
-            ("min_cosine", check.min_cosine.is_some()),
-            ("max_mismatches", check.max_mismatches.is_some()),
-            ("nan", check.nan.is_some()),
-            ("where", check.mask.is_some()),
-            ("unordered", check.unordered),
-            ("written", check.written),
-        ];
-        let mut ok = true;
-        for (key, _) in beside.into_iter().filter(|(_, given)| *given) {
+        let mut ok = self.no_build(at, check);
+        for key in of_tensor(check) {
             ok = false;
             self.report(
                 Diagnostic::error(
@@ -75,6 +58,28 @@ impl Resolver<'_> {
         let every = every?;
         ok.then(|| Condition { program: Arc::new(program), sides, asks_nan, every, place: at.clone(), text: text.to_string() })
     }
+}
+
+/// The keys of a check that are about a tensor.
+pub(super) fn of_tensor(check: &spec::Check) -> impl Iterator<Item = &'static str> {
+    let keys = [
+        ("tensor", check.tensor.is_some()),
+        ("expect", check.expect.is_some()),
+        ("exact", check.exact.is_some()),
+        ("bitwise", check.bitwise.is_some()),
+        ("rtol", check.rtol.is_some()),
+        ("atol", check.atol.is_some()),
+        ("ulp", check.ulp.is_some()),
+        ("rel_l2", check.rel_l2.is_some()),
+        ("max_abs", check.max_abs.is_some()),
+        ("min_cosine", check.min_cosine.is_some()),
+        ("max_mismatches", check.max_mismatches.is_some()),
+        ("nan", check.nan.is_some()),
+        ("where", check.mask.is_some()),
+        ("unordered", check.unordered),
+        ("written", check.written),
+    ];
+    keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key)
 }
 
 /// One number of a comparison; `None` where it has dimensions.

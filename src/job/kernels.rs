@@ -22,7 +22,7 @@ pub(super) struct Kernel {
     pub source: Option<KernelSource>,
     /// Whether `block` names a size, so that `threads` can be counted in blocks.
     pub has_block: bool,
-    /// All steps that launch it are kept to other backends: nothing but its parameters is looked at.
+    /// All steps that launch it are kept to other backends, and no check is about its build: nothing but its parameters is looked at.
     pub elsewhere: bool,
 }
 
@@ -34,7 +34,8 @@ impl Resolver<'_> {
         self.launched(&self.spec.steps, true, &mut launched);
         let kernels = self.spec.kernels.iter().map(|(name, kernel)| {
             let at = root.to(name);
-            let kernel = if launched.get(name.as_str()) == Some(&false) {
+            let elsewhere = launched.get(name.as_str()) == Some(&false) && !self.has_build_check(name);
+            let kernel = if elsewhere {
                 self.use_words(kernel);
                 let (params, _) = self.params(&at.to("params"), kernel).unzip();
                 params.map(|params| Kernel { params, block: [1; 3], source: None, has_block: true, elsewhere: true })

@@ -1,6 +1,7 @@
 //! A parsed spec and a kind of backend -> a [`Job`]: names turned into ids, sizes into numbers, loops unrolled.
 //! All semantic diagnostics are made here. No user code is run and no device is opened.
 
+mod builds;
 mod checks;
 mod computed;
 mod conditions;
@@ -67,7 +68,9 @@ pub struct Job {
     pub backend: Backend,
     pub dims: IndexMap<String, i128>,
     pub tensors: Vec<Tensor>,
+    /// The first `loads` of them are loaded before the rounds; the others, which no step launches, are built for a claim.
     pub kernels: Vec<KernelSource>,
+    pub loads: usize,
     /// In an order that is legal: the spec's, loops unrolled.
     pub steps: Vec<Step>,
     /// The steps of the spec that `Step::origin` points into.
@@ -82,6 +85,8 @@ pub struct Job {
     pub checks: Vec<Check>,
     /// Claims of which no single tensor is the subject. In reports they come after the checks.
     pub conditions: Vec<Condition>,
+    /// Claims about builds of kernels. In reports they come last.
+    pub builds: Vec<Build>,
     pub limits: Limits,
 }
 
@@ -90,6 +95,16 @@ impl Job {
     pub fn read_back(&self) -> impl Iterator<Item = usize> + '_ {
         let named = |condition: &'_ Condition| condition.program.after_tensors().to_vec();
         self.checks.iter().map(|check| check.tensor).chain(self.conditions.iter().flat_map(named))
+    }
+
+    /// Claims that are checked in rounds.
+    pub fn claims_of_rounds(&self) -> usize {
+        self.checks.len() + self.conditions.len()
+    }
+
+    /// Whether builds of kernels are all that it is about: it has no rounds.
+    pub fn is_of_builds(&self) -> bool {
+        !self.builds.is_empty() && self.claims_of_rounds() == 0 && self.steps.is_empty() && self.rounds.count == 0
     }
 
     /// Every program that a check evaluates.
@@ -283,6 +298,19 @@ impl Condition {
     pub fn programs(&self) -> impl Iterator<Item = &Arc<Program>> + '_ {
         [Some(&self.program), self.sides.as_ref().map(|s| &s.0), self.sides.as_ref().map(|s| &s.2)].into_iter().flatten()
     }
+}
+
+/// A claim about what a compiler makes of a kernel.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// Index into `Job::kernels`.
+    pub kernel: usize,
+    pub must: crate::spec::Build,
+    /// What the compiler's messages must hold where it refuses the kernel.
+    pub log: Option<String>,
+    pub place: Place,
+    /// The claim in words.
+    pub text: String,
 }
 
 /// In which rounds a claim is checked: every so many, and the last.

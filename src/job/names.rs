@@ -145,7 +145,7 @@ impl<'a> Resolver<'a> {
         let mut tensors = self.tensors();
         let kernels = self.kernels();
         let mut lowered = self.steps(&mut tensors, &kernels, rounds);
-        let (checks, conditions) = self.checks(&tensors, &lowered, rounds);
+        let (checks, conditions, builds) = self.checks(&tensors, &kernels, &lowered, rounds);
         self.flow(&tensors, &lowered);
         self.spacing(&mut tensors, &kernels, &mut lowered);
         self.unused(&tensors, &kernels, &lowered, &conditions);
@@ -161,21 +161,8 @@ impl<'a> Resolver<'a> {
         for tensor in tensors.into_values() {
             table.push(tensor?);
         }
-        // Kernels that no step of this backend launches are not built for it.
-        let (mut sources, mut ids) = (Vec::with_capacity(kernels.len()), Vec::with_capacity(kernels.len()));
-        for kernel in kernels.into_values() {
-            let kernel = kernel?;
-            ids.push(sources.len());
-            if !kernel.elsewhere {
-                sources.push(kernel.source?);
-            }
-        }
-        let mut steps = lowered.steps;
-        for step in &mut steps {
-            if let super::Action::Launch { kernel, .. } = &mut step.action {
-                *kernel = ids[*kernel];
-            }
-        }
+        let (mut steps, mut builds) = (lowered.steps, builds);
+        let (sources, loads) = super::builds::table(kernels, &mut steps, &mut builds)?;
         let fallback =
             || std::path::Path::new(&self.loaded.source.name).file_stem().map_or("job".into(), |s| s.to_string_lossy().into_owned());
         Some(Job {
@@ -189,6 +176,7 @@ impl<'a> Resolver<'a> {
             dims: dims.into_iter().collect(),
             tensors: table,
             kernels: sources,
+            loads,
             steps,
             origins: lowered.origins,
             vars: lowered.vars,
@@ -197,6 +185,7 @@ impl<'a> Resolver<'a> {
             rounds: rounds?,
             checks,
             conditions,
+            builds,
             limits: self.limits(),
         })
     }
@@ -212,7 +201,8 @@ impl<'a> Resolver<'a> {
         if self.spec.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
             self.report(Diagnostic::error("empty", root.to("name"), "`name` is empty"));
         }
-        if self.spec.steps.is_empty() && !self.loaded.is_damaged(&root.to("steps")) {
+        let of_builds = self.is_of_builds() || (self.has_builds() && self.loaded.is_damaged(&root.to("checks")));
+        if self.spec.steps.is_empty() && !of_builds && !self.loaded.is_damaged(&root.to("steps")) {
             self.report(Diagnostic::error("no-steps", root.to("steps").key(), "the spec has no [[steps]]: there is nothing to run"));
         }
     }
@@ -440,6 +430,9 @@ impl<'a> Resolver<'a> {
     fn rounds(&self) -> Option<Rounds> {
         let at = Place::root().to("rounds");
         let rounds = &self.spec.rounds;
+        if self.is_of_builds() {
+            return self.no_rounds();
+        }
         let ok = std::cell::Cell::new(true);
         let read = |key: &str, value: &Option<Int>, low: u64, high: u64, default: u64| match value {
             None => default,

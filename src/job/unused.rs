@@ -52,6 +52,12 @@ impl Resolver<'_> {
                     .help("a job without a check is never a pass"),
             );
         }
+        if !self.spec.steps.is_empty() && !self.spec.checks.is_empty() && self.spec.checks.iter().all(|c| c.kernel.is_some()) {
+            self.report(
+                Diagnostic::warning("unchecked", root.clone(), "no check looks at what the steps compute, only at builds of kernels")
+                    .help("a job whose rounds nothing checks is never a pass: add a check, or leave the steps out"),
+            );
+        }
         for name in kernels.keys().filter(|name| !self.is_used(&format!("kernel {name}"))) {
             self.report(Diagnostic::warning(
                 super::UNUSED,

@@ -8,6 +8,7 @@ use super::trust::{self, GUARD_WORD, Modes, Poisoning};
 use super::{Cost, Fill, Home, Host, Memory, Placement, Plan, Poison, Poisoned, Read, Rounds, Schedule, Staged, Trust, Upload, Zone};
 use crate::device::{Caps, Cmd, Place, Word};
 use crate::job::{Action, Contents, Job};
+use crate::spec;
 
 /// What the command line says of planning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -225,7 +226,8 @@ impl<'a> Draft<'a> {
         cost.device_peak = needs.device.at(schedule.lanes, schedule.slots);
         cost.host_peak = needs.host.at(schedule.lanes, schedule.slots);
         cost.allocs = self.memories.iter().map(|m| if m.per_slot { slots } else { 1 }).sum();
-        cost.loads = job.kernels.len() as u64;
+        let refused = |id: &usize| job.builds.iter().any(|claim| claim.kernel == *id && claim.must == spec::Build::Fails);
+        cost.loads = (0..job.kernels.len()).filter(|id| !refused(id)).count() as u64;
         let mut setup_nodes: Vec<Cmd> = Vec::new();
         if self.guard > 0 {
             for (id, memory) in self.memories.iter().enumerate() {
@@ -274,7 +276,9 @@ impl<'a> Draft<'a> {
         let carries = self.tensors.iter().any(|t| t.class == Class::Carried);
         match () {
             () if options.fresh => Some("fresh rounds come one after the other"),
-            () if self.job.kernels.iter().any(|k| k.serial) => Some("a kernel is `serial`: it may not run twice at a time"),
+            () if self.job.kernels[..self.job.loads].iter().any(|k| k.serial) => {
+                Some("a kernel is `serial`: it may not run twice at a time")
+            }
             () if carries => Some("every round starts from what the one before it left in a carried tensor"),
             () if options.host == Some(Host::Pool) => Some("host work on a pool takes all threads for one round"),
             () if !self.caps.unified => Some("the device has memory of its own, which rounds in flight keep busy from one lane"),

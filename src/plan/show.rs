@@ -8,6 +8,11 @@ use super::{Host, Plan, Poison, Trust};
 pub fn summary(plan: &Plan) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "{} on {} (trust {})", plan.job, plan.device, plan.trust.name());
+    if plan.rounds.count + plan.rounds.left_out == 0 {
+        let loads = count(plan.cost.loads, "kernel");
+        let _ = writeln!(out, "builds    no rounds: kernels are built for their checks, and {loads} of them loaded");
+        return out;
+    }
     let mut rows = vec![["tensor", "bytes", "class", "where", "steps", "why"].map(String::from)];
     for t in &plan.tensors {
         let place = match (t.home, t.pristine.as_slice()) {

@@ -9,7 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Data, Int, Nested, Num, PerDtype};
+use super::{Data, Int, Nested, Num, PerBackend, PerDtype};
 
 /// Named contents for the rounds that use them; rounds cycle through the sets.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
@@ -31,7 +31,8 @@ pub struct Set {
     pub expect: IndexMap<String, Expect>,
 }
 
-/// One claim, which must hold after every round: about a tensor, or, with `holds`, about all of them.
+/// One claim, which must hold after every round: about a tensor, or, with `holds`, about all of them; or, with `kernel`, about
+/// the build of a kernel.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, remote = "Self")]
 pub struct Check {
@@ -43,6 +44,13 @@ pub struct Check {
     /// Instead of `tensor`: what must be true, such as `"all(isfinite(after(y)))"`. A bare name is the contents at the start of the
     /// round, `after(y)` those at its end. NaN in an `after()` makes it false, unless it asks with `isnan` or `isfinite`.
     pub holds: Option<String>,
+    /// Instead of `tensor`: the kernel whose build this is about; `build` says what must come of it. A kernel that no step
+    /// launches is built for this check alone.
+    pub kernel: Option<String>,
+    /// With `kernel`, and needed there.
+    pub build: Option<Build>,
+    /// With `build = "fails"`: a part of the compiler's messages. Without it any mistake passes, a misspelt name too.
+    pub log: Option<PerBackend<String>>,
     /// Equal to the expectation rounded once to the dtype; -0 equals +0.
     pub exact: Option<PerDtype<bool>>,
     /// Equal to the expectation rounded once to the dtype, bit for bit: -0 is not +0.
@@ -83,6 +91,16 @@ impl Check {
     pub fn tensor_name(&self) -> Option<&str> {
         self.tensor.as_deref().map(|text| text.split('[').next().unwrap_or(text).trim())
     }
+}
+
+/// What must come of building a kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Build {
+    /// It builds and can be loaded.
+    Ok,
+    /// The compiler refuses it. A compiler that is missing, breaks down or takes too long is an error of the job, and no pass.
+    Fails,
 }
 
 /// What NaN matches.

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use crate::tensor::Dtype;
 
 pub use crate::tensor::Backend;
-pub use check::{Check, Expect, ExpectTable, NanPolicy, Set};
+pub use check::{Build, Check, Expect, ExpectTable, NanPolicy, Set};
 pub use data::{Data, Integers, Normal, Range, Tensor, Uniform};
 pub use device::Device;
 pub use kernel::{Kernel, Source};
@@ -84,7 +84,8 @@ pub struct Spec {
     /// Named contents; rounds cycle through them.
     #[serde(default)]
     pub sets: Vec<Set>,
-    /// What must hold after every round.
+    /// What must hold after every round, and what compilers must make of kernels. A spec of the latter alone has no steps
+    /// and no rounds.
     #[serde(default)]
     pub checks: Vec<Check>,
     /// Time and memory that the job may take.

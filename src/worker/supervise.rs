@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::unix::{self, Page};
 use super::{Deadlines, Message, Request};
 use crate::exec::{LaneProgress, MOST_LANES, Phase, Progress};
-use crate::verdict::{Event, Failure, Report, Verdict};
+use crate::verdict::{Event, Failure, Kind, Report, Verdict};
 
 /// How often the parent looks at the worker's page.
 const LOOK: Duration = Duration::from_millis(20);
@@ -342,7 +342,7 @@ impl Said {
             verdict = Verdict::Xfail;
         }
         let failed_rounds = {
-            let mut rounds: Vec<u64> = self.failures.iter().map(|f| f.round).collect();
+            let mut rounds: Vec<u64> = self.failures.iter().filter(|f| f.kind != Kind::Build).map(|f| f.round).collect();
             rounds.dedup();
             rounds.len() as u64
         };

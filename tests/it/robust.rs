@@ -75,6 +75,62 @@ fn a_compiler_that_fails_or_hangs_is_an_error_of_its_kernel() {
     ends(&mut with("exec sleep 600"), 3, &["compile", "400"]);
 }
 
+/// What a kernel is refused by must be a compiler.
+#[test]
+fn a_kernel_that_must_not_build_passes_by_no_fault_of_the_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = folder.path().join("refused.toml");
+    let job = |source: &str| {
+        let text = format!(
+            "[limits]\ncompile = \"400ms\"\n[kernels.k]\nparams = [\"out f32 y\"]\nsource = {source}\n\
+             [[checks]]\nkernel = \"k\"\nbuild = \"fails\"\n"
+        );
+        std::fs::write(&spec, text).unwrap();
+    };
+    let with = |cc: &Path| {
+        let mut command = runjob();
+        command.arg(&spec).env("RUNJOB_CC", cc).env("RUNJOB_CACHE", folder.path().join("cache"));
+        command
+    };
+    let ended = |script: &str| with(&compiler(folder.path(), script));
+    job("{ cpu = { text = 'void k(float *y) { y[0] = nowhere; }' } }");
+    ends(&mut ended("echo 'k.c:1:2: error: no'; exit 1"), 0, &["pass refused: 1 build checked"]);
+    ends(&mut with(Path::new("/no/such/cc")), 3, &["error refused: 0 of 1 build checked", "no C compiler", "install"]);
+    ends(&mut ended("exit 1"), 3, &["error refused", "kernel `k`: ", "failed (exit status: 1)"]);
+    ends(&mut ended("echo 'cc: fatal error: Killed signal terminated program cc1'; exit 1"), 3, &["error refused", "terminated"]);
+    ends(&mut ended("echo 'k.c:1: internal compiler error: in fold'; exit 1"), 3, &["error refused", "internal compiler error"]);
+    ends(&mut ended("echo 'error: no'; kill -9 $$"), 3, &["error refused", "error: no"]);
+    ends(&mut ended("exec sleep 600"), 3, &["timeout refused", "while compiling and loading `k`", "limits.compile"]);
+    // Of a source in another encoding and of a built object the compiler never hears.
+    std::fs::write(folder.path().join("k.c"), b"void k(float *y) { y[0] = \xff; }").unwrap();
+    job("\"k.c\"");
+    ends(&mut with(Path::new("cc")), 3, &["error refused", "is not UTF-8"]);
+    std::fs::write(folder.path().join("k.so"), "none").unwrap();
+    job("\"k.so\"");
+    ends(&mut with(Path::new("cc")), 3, &["error refused", "is not a shared object"]);
+}
+
+/// Neither a kernel that was built before nor one that failed before is taken for the other.
+#[test]
+fn the_cache_hides_no_build() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = folder.path().join("cached.toml");
+    let run = |build: &str, value: &str, code: i32, says: &str| {
+        let text = format!(
+            "[kernels.k]\nparams = [\"out f32 y\"]\nsource = {{ cpu = {{ text = 'void k(float *y) {{ y[0] = {value}; }}' }} }}\n\
+             [[checks]]\nkernel = \"k\"\nbuild = \"{build}\"\n"
+        );
+        std::fs::write(&spec, text).unwrap();
+        ends(runjob().arg(&spec).env("RUNJOB_CACHE", folder.path().join("cache")), code, &[says]);
+    };
+    for _ in 0..2 {
+        run("ok", "1", 0, "pass cached: 1 build checked");
+        run("fails", "1", 1, "kernel `k` builds, the check says it must not");
+        run("fails", "nowhere", 0, "pass cached: 1 build checked");
+        run("ok", "nowhere", 1, "kernel `k` does not build");
+    }
+}
+
 #[test]
 fn a_cache_below_a_file_is_done_without() {
     let folder = tempfile::tempdir().unwrap();

@@ -174,6 +174,59 @@ fn what_only_the_warm_up_computed_is_not_round_0s_answer() {
     assert_eq!(output.status.code(), Some(1), "{text}");
 }
 
+/// What a compiler says of a kernel says nothing of what the steps compute.
+#[test]
+fn rounds_are_unchecked_where_only_builds_are() {
+    let spec = Path::new(env!("CARGO_TARGET_TMPDIR")).join("builds_and_steps.toml");
+    let text = "[kernels.k]\nparams = [\"out f32 y\"]\nsource = { cpu = { text = 'void k(float *y) { y[0] = 1; }' } }\n\
+        [tensors]\ny = { dtype = \"f32\", shape = [1] }\n[[steps]]\nkernel = \"k\"\n[[checks]]\nkernel = \"k\"\nbuild = \"ok\"\n";
+    std::fs::write(&spec, text).unwrap();
+    let output = runjob().arg(&spec).output().unwrap();
+    let text = self::text(&output);
+    assert_eq!((verdict(&text), output.status.code()), (Some("unchecked"), Some(1)), "{text}");
+    assert!(text.contains("1 round, builds alone checked"), "{text}");
+}
+
+/// A report has a row for each build, as for any check.
+#[test]
+fn builds_are_checks_of_the_report() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs");
+    let report = |spec: &str| {
+        let output = runjob().arg(root.join(spec)).args(["--json=-", "--quiet"]).output().unwrap();
+        let reports: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        reports[0].clone()
+    };
+    let mixed = report("good/builds.toml");
+    let rows: Vec<_> = mixed["checks"].as_array().unwrap().iter().map(|c| (c["build"].as_bool().unwrap(), c["rounds"].as_u64())).collect();
+    assert_eq!(rows[..3], [(false, Some(300)), (false, Some(300)), (true, Some(1))], "{mixed}");
+    assert_eq!(rows.len(), 6, "{mixed}");
+    // Neither the kernels that are refused nor those of another backend are loaded.
+    assert_eq!(mixed["setup_counts"]["loads"], mixed["cost"]["loads"], "{mixed}");
+    let failed = report("fooled/builds_though_it_must_not.toml");
+    assert_eq!((&failed["rounds"], &failed["failed_rounds"]), (&0.into(), &0.into()), "{failed}");
+    assert_eq!((&failed["failures"][0]["kind"], &failed["checks"][0]["failed_rounds"]), (&"build".into(), &1.into()), "{failed}");
+}
+
+/// There is nothing to run: flags about rounds are refused, and what asks for a round says so.
+#[test]
+fn a_spec_of_builds_has_no_rounds() {
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs/good/builds_alone.toml");
+    let with = |before: &[&str], after: &[&str]| {
+        let output = runjob().args(before).arg(&spec).args(after).output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    for (before, after, code, says) in [
+        (&[][..], &["--rounds", "3"][..], 2, "there are no rounds"),
+        (&["plan"], &[], 0, "no rounds: kernels are built for their checks"),
+        (&["plan", "--json"], &[], 0, "\"graphs\""),
+        (&["check"], &[], 0, ": ok"),
+        (&["inputs"], &["--out", "never"], 4, "the spec has no rounds"),
+    ] {
+        let (found, text) = with(before, after);
+        assert!(found == Some(code) && text.contains(says), "{before:?} {after:?}: {found:?}\n{text}");
+    }
+}
+
 /// The poison of what must be written does not depend on the level.
 #[test]
 fn what_must_be_written_is_known_at_level_fast() {

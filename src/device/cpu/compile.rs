@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
@@ -69,8 +69,33 @@ pub(super) struct Built {
     pub cached: bool,
 }
 
-pub(super) fn build_error(kernel: &KernelSource, message: impl Into<String>, log: String) -> DeviceError {
-    DeviceError::Build { kernel: kernel.name.clone(), message: message.into(), log }
+/// A kernel that cannot be used, though no compiler refused it.
+pub(super) fn unusable(kernel: &KernelSource, message: impl Into<String>) -> DeviceError {
+    DeviceError::Unusable { kernel: kernel.name.clone(), message: message.into(), log: String::new() }
+}
+
+/// Whether a compiler that failed says nothing of the kernel: it was ended, names no error, broke down, or lacks a part of
+/// itself.
+fn broke_down(status: ExitStatus, log: &str) -> bool {
+    const SAYS: [&str; 14] = [
+        "internal compiler error",
+        "compiler unexpectedly panicked",
+        "terminated program",
+        "unable to execute command",
+        "failed due to signal",
+        "fatal error: cannot execute",
+        "cannot find 'ld'",
+        "No space left on device",
+        "File too large",
+        "Cannot allocate memory",
+        "virtual memory exhausted",
+        "out of memory allocating",
+        "memory allocation of",
+        "error: linker `",
+    ];
+    // Lines of the source are quoted behind a bar.
+    let mut own = log.lines().filter(|line| !line.contains(" | "));
+    status.code().is_none() || !log.contains("error") || own.any(|line| SAYS.iter().any(|text| line.contains(text)))
 }
 
 /// The flags that depend on the kernel, in the order they are given. `linker` is for Rust.
@@ -140,10 +165,12 @@ impl Task {
     }
 
     /// Compiles, and keeps what comes of it in the cache. *Errors*: `Build` with the compiler's messages, in terms of the
-    /// user's file.
+    /// user's file; `Unusable` where it did not come to judge the kernel.
     pub fn compile(&self, kernel: &KernelSource, cache: &Cache, stop: &AtomicBool) -> Result<Built> {
         let (folder, object) = match self.compile_in(kernel, cache, stop, false) {
-            Err(DeviceError::Build { log, .. }) if log.contains("No space left on device") => self.compile_in(kernel, cache, stop, true)?,
+            Err(DeviceError::Unusable { log, .. }) if log.contains("No space left on device") => {
+                self.compile_in(kernel, cache, stop, true)?
+            }
             other => other?,
         };
         Ok(match cache.keep(&self.key, &object.path, &object.deps, object.started) {
@@ -153,7 +180,7 @@ impl Task {
     }
 
     fn compile_in(&self, kernel: &KernelSource, cache: &Cache, stop: &AtomicBool, elsewhere: bool) -> Result<(TempDir, Object)> {
-        let failed = |what: &str, e: io::Error| build_error(kernel, format!("{what}: {e}"), String::new());
+        let failed = |what: &str, e: io::Error| unusable(kernel, format!("{what}: {e}"));
         let mut folder = cache.work_folder(elsewhere).map_err(|e| failed("no folder to compile in", e))?;
         let lay_out = |folder: &Path| {
             write_atomically(&folder.join("include").join("runjob.h"), HEADER.as_bytes())?;
@@ -185,9 +212,15 @@ impl Task {
         cache.count_compile();
         if !ran.status.success() {
             let log = clean(&ran.log, folder.path(), &self.unit);
+            let broke_down = broke_down(ran.status, &log);
             let (message, log) = explain(kernel, self.compiler.lang, &self.unit, &self.source, log);
             let message = message.unwrap_or_else(|| format!("`{program}` failed ({})", ran.status));
-            return Err(build_error(kernel, message, log));
+            let kernel = kernel.name.clone();
+            return Err(if broke_down {
+                DeviceError::Unusable { kernel, message, log }
+            } else {
+                DeviceError::Build { kernel, message, log }
+            });
         }
         let deps = listed_files(&fs::read_to_string(&rule).unwrap_or_default());
         let deps = deps.into_iter().filter(|path| !path.starts_with(folder.path())).collect();

@@ -343,7 +343,7 @@ impl Device for CpuDevice {
         let threads = kernel.block.iter().map(|&n| u128::from(n)).product::<u128>();
         if threads > u128::from(MAX_BLOCK) {
             let message = format!("a block of {threads} threads; at most {MAX_BLOCK}");
-            return Err(DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() });
+            return Err(compile::unusable(kernel, message));
         }
         let code = match &kernel.code {
             Code::Builtin(builtin) => kernel::Code::Builtin(*builtin),

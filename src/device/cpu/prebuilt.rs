@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use object::{Architecture, Object as _, ObjectSymbol as _, SymbolKind};
 
 use super::cache::Cache;
-use super::compile::build_error;
+use super::compile::unusable;
 use super::shim::HERE;
 use crate::device::near::among;
 use crate::device::{KernelSource, Result};
@@ -27,9 +27,9 @@ pub(super) const SUFFIXES: [&str; 2] = ["so", "dylib"];
 /// Reads an object and copies it, so that what is loaded is what was read: one that is built anew in its place is another
 /// file. An object that looks for libraries beside itself is loaded where it lies.
 ///
-/// *Errors*: `Build` for what is no object of this processor, or has no such function.
+/// *Errors*: `Unusable` for what is no object of this processor, or has no such function.
 pub(super) fn read(kernel: &KernelSource, path: &Path, cache: &Cache) -> Result<Prebuilt> {
-    let error = |message: String| build_error(kernel, message, String::new());
+    let error = |message: String| unusable(kernel, message);
     let shown = path.display();
     let bytes = fs::read(path).map_err(|e| error(format!("the object `{shown}` cannot be read: {e}")))?;
     let names = functions(&bytes).map_err(|message| error(format!("`{shown}` {message}")))?;

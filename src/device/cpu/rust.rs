@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use super::compile::unusable;
 use super::shim::{Range, SourceText, Unit, is_function_name, layout, local_layout};
 use crate::device::{DeviceError, KernelSource};
 use crate::tensor::{Access, Dtype, Field, ParamKind, Struct};
@@ -17,7 +18,7 @@ const MODULE: &str = include_str!("runjob.rs.in");
 ///
 /// *Errors*: an entry that is no function's name, a scalar of three lanes, or a struct without a tag.
 pub(super) fn unit(kernel: &KernelSource, source: &SourceText) -> Result<Unit, DeviceError> {
-    let build = |message: String| DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() };
+    let build = |message: String| unusable(kernel, message);
     let entry = &kernel.entry;
     if !is_function_name(entry) {
         return Err(build(format!("entry `{entry}` is not a function name")));

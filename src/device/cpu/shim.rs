@@ -12,6 +12,7 @@
 
 use std::fmt::Write as _;
 
+use super::compile::unusable;
 use crate::device::{DeviceError, KernelSource};
 use crate::tensor::{Access, Dtype, Field, Lang, Param, ParamKind, Struct, type_name};
 
@@ -103,7 +104,7 @@ pub(super) const HERE_ADDRESS: &str = "_here";
 /// Byte offset of each `local` parameter in a thread's scratch, behind its `shared` bytes, and the size of the whole.
 pub(super) fn local_layout(kernel: &KernelSource) -> Result<(Vec<u64>, u64), DeviceError> {
     let locals: Vec<&Param> = kernel.params.iter().filter(|p| matches!(p.kind, ParamKind::Local { .. })).collect();
-    let build = |message: String| DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() };
+    let build = |message: String| unusable(kernel, message);
     if locals.len() != kernel.local_lens.len() {
         return Err(build(format!("{} `local` parameters have {} lengths", locals.len(), kernel.local_lens.len())));
     }
@@ -135,7 +136,7 @@ pub(super) fn is_function_name(text: &str) -> bool {
 ///
 /// *Errors*: an entry that is no C name, a scalar of three lanes, or a struct without a tag, for neither of which C has a type.
 pub(super) fn unit(kernel: &KernelSource, callee: Callee<'_>) -> Result<Unit, DeviceError> {
-    let build = |message: String| DeviceError::Build { kernel: kernel.name.clone(), message, log: String::new() };
+    let build = |message: String| unusable(kernel, message);
     let entry = &kernel.entry;
     if !is_function_name(entry) {
         return Err(build(format!("entry `{entry}` is not a C function name")));

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::cache::Cache;
-use super::compile::{Built, Task, build_error};
+use super::compile::{Built, Task, unusable};
 use super::prebuilt::{self, Prebuilt};
 use super::shim::{self, Callee, Entry, HERE, HERE_ADDRESS, KERNEL_ADDRESS, SourceText};
 use super::tools::Tools;
@@ -111,7 +111,7 @@ impl Workshop {
             other => other,
         };
         drop(built.folder);
-        entry.map_err(|message| build_error(kernel, format!("the compiled kernel cannot be loaded: {message}"), String::new()))
+        entry.map_err(|message| unusable(kernel, format!("the compiled kernel cannot be loaded: {message}")))
     }
 }
 
@@ -142,7 +142,7 @@ fn of_text(kernel: &KernelSource, text: &Text) -> SourceText {
 
 fn read_source(kernel: &KernelSource, path: &Path) -> Result<SourceText> {
     let shown = path.display().to_string();
-    let error = |message: String| build_error(kernel, message, String::new());
+    let error = |message: String| unusable(kernel, message);
     let suffix = path.extension().and_then(|e| e.to_str()).unwrap_or("");
     let Some(lang) = Lang::of_suffix(suffix) else {
         let known = Lang::ALL.map(|lang| lang.suffixes().iter().map(|s| format!(".{s}")).collect::<Vec<_>>().join(" ")).join(", ");
@@ -177,7 +177,7 @@ impl Addresses {
     /// # Safety
     /// Runs the constructors of the object.
     unsafe fn of(kernel: &KernelSource, object: &Prebuilt) -> Result<Addresses> {
-        let failed = |message: String| build_error(kernel, format!("the object cannot be loaded: {message}"), String::new());
+        let failed = |message: String| unusable(kernel, format!("the object cannot be loaded: {message}"));
         // SAFETY: promised by the caller.
         let library = unsafe { library(&object.path) }.map_err(failed)?;
         // SAFETY: an address is taken, nothing is called. The object was read: it has the symbol itself, so that it is

@@ -9,7 +9,7 @@ use opencl_sys::*;
 use super::Driver;
 use super::api::cl;
 use super::object::{Kernel, Object, Program};
-use super::program::{ArgInfo, Workshop, arg_count, arg_info, build_error, group_info};
+use super::program::{ArgInfo, Workshop, arg_count, arg_info, group_info, unusable};
 use crate::device::{DeviceError, KernelSource, Result};
 use crate::tensor::{Access, Dtype, Param, ParamKind};
 
@@ -76,7 +76,8 @@ impl Passed {
 }
 
 impl Loaded {
-    /// *Errors*: `Build`, where the source has no such kernel, has other parameters, or cannot run with the block.
+    /// *Errors*: `Build`, where the source has no such kernel or has other parameters; `Unusable`, where it cannot run with
+    /// the block.
     pub fn new(driver: &Driver, program: Arc<Object<Program>>, source: &KernelSource) -> Result<Loaded> {
         let object = Workshop::entry(driver, &program, source)?;
         agree(driver, object.raw(), source)?;
@@ -111,7 +112,7 @@ impl Loaded {
 
 /// Whether the kernel can run with the spec's block.
 fn fits(driver: &Driver, kernel: cl_kernel, source: &KernelSource) -> Result<()> {
-    let refuse = |message: String| Err(build_error(source, message, String::new()));
+    let refuse = |message: String| Err(unusable(source, message, String::new()));
     if source.shared > 0 {
         return refuse(format!("`shared` asks for {} bytes, OpenCL has no scratch of a block but `local` parameters", source.shared));
     }

@@ -58,7 +58,7 @@ impl Workshop {
     fn build_input(&self, kernel: &KernelSource, input: &Input) -> Built {
         let (api, device) = (self.driver.api, self.driver.found.device);
         let context = self.driver.context.raw();
-        let options = CString::new(input.options.as_str()).map_err(|_| build_error(kernel, "a flag has a zero byte", String::new()))?;
+        let options = CString::new(input.options.as_str()).map_err(|_| unusable(kernel, "a flag has a zero byte", String::new()))?;
         let made = if input.il {
             make!(api.clCreateProgramWithIL(context, input.bytes.as_ptr().cast(), input.bytes.len()))
         } else {
@@ -68,7 +68,7 @@ impl Workshop {
         let program: Object<Program> = match made {
             Ok(raw) => Object::new(api, raw),
             Err(failure) if failure.code == CL_INVALID_VALUE || failure.code == CL_INVALID_BINARY => {
-                return Err(build_error(kernel, "the driver cannot read the source", String::new()));
+                return Err(unusable(kernel, "the driver cannot read the source", String::new()));
             }
             Err(failure) => return Err(failure.into()),
         };
@@ -85,7 +85,7 @@ impl Workshop {
             }
             CL_INVALID_BUILD_OPTIONS => {
                 let message = format!("the driver's compiler does not take these options: {}", input.options);
-                Err(build_error(kernel, message, log))
+                Err(unusable(kernel, message, log))
             }
             _ => Err(failure.into()),
         }
@@ -128,12 +128,18 @@ impl Builder for Workshop {
 fn named(error: DeviceError, kernel: &KernelSource) -> DeviceError {
     match error {
         DeviceError::Build { message, log, .. } => DeviceError::Build { kernel: kernel.name.clone(), message, log },
+        DeviceError::Unusable { message, log, .. } => unusable(kernel, message, log),
         other => other,
     }
 }
 
 pub(super) fn build_error(kernel: &KernelSource, message: impl Into<String>, log: String) -> DeviceError {
     DeviceError::Build { kernel: kernel.name.clone(), message: message.into(), log }
+}
+
+/// A kernel that cannot be used here, though no compiler refused it.
+pub(super) fn unusable(kernel: &KernelSource, message: impl Into<String>, log: String) -> DeviceError {
+    DeviceError::Unusable { kernel: kernel.name.clone(), message: message.into(), log }
 }
 
 /// A name as a string of C.
@@ -143,9 +149,8 @@ fn quoted(name: &str) -> String {
 
 /// *Errors*: a source that cannot be read, or that the device takes none of.
 fn input(kernel: &KernelSource, found: &Found) -> Result<Input> {
-    let read = |path: &Path| {
-        fs::read(path).map_err(|error| build_error(kernel, format!("cannot read `{}`: {error}", path.display()), String::new()))
-    };
+    let read =
+        |path: &Path| fs::read(path).map_err(|error| unusable(kernel, format!("cannot read `{}`: {error}", path.display()), String::new()));
     let (source, shown, line) = match &kernel.code {
         Code::Builtin(_) => return Err(DeviceError::Unsupported(format!("kernel `{}` is one of the CPU's own", kernel.name))),
         Code::File(path) if path.extension().is_some_and(|suffix| suffix == "spv") => {
@@ -154,7 +159,7 @@ fn input(kernel: &KernelSource, found: &Found) -> Result<Input> {
                 return Err(DeviceError::Unsupported(format!("kernel `{name}`: `{path}` is SPIR-V, which this driver does not take")));
             }
             if !kernel.defines.is_empty() {
-                return Err(build_error(kernel, "SPIR-V takes no `defines`: they were given when it was made", String::new()));
+                return Err(unusable(kernel, "SPIR-V takes no `defines`: they were given when it was made", String::new()));
             }
             let options = kernel.flags.join(" ");
             return Ok(Input { bytes: read(path)?, options, il: true });
@@ -188,7 +193,7 @@ fn input(kernel: &KernelSource, found: &Found) -> Result<Input> {
             if kernel.include.iter().any(|of| of == folder) {
                 let message =
                     format!("OpenCL drivers cannot be told of the folder `{shown}`: its name has a blank, a quote or a backslash");
-                return Err(build_error(kernel, message, String::new()));
+                return Err(unusable(kernel, message, String::new()));
             }
             continue;
         }

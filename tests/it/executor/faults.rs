@@ -283,6 +283,7 @@ fn each_step_runs_once_a_round_in_an_order_that_the_plan_allows() {
     let codes: [Builtin; 4] = [logs::<0>, logs::<1>, logs::<2>, logs::<3>];
     let kernel = job.kernels[0].clone();
     job.kernels = codes.iter().map(|code| jobs::kernel("logs", *code, kernel.params.clone(), [1; 3])).collect();
+    job.loads = job.kernels.len();
     // x -> t2 -> t3 and x -> t4; y from t3.
     let view = |tensor| View { tensor, offset: 0, len: 37 };
     let template = job.steps[0].clone();

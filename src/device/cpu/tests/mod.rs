@@ -119,7 +119,7 @@ fn a_kernel_runs_with_its_natural_signature() {
 
 fn build_failure(result: Result<Kernel>) -> (String, String) {
     match result {
-        Err(DeviceError::Build { message, log, .. }) => (message, log),
+        Err(DeviceError::Build { message, log, .. } | DeviceError::Unusable { message, log, .. }) => (message, log),
         other => panic!("not a build failure: {other:?}"),
     }
 }

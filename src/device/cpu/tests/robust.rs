@@ -45,7 +45,7 @@ fn a_compiler_that_hangs_is_ended_when_building_stops() {
     std::thread::scope(|scope| {
         let building = scope.spawn(|| builder.build(&kernel, &stop));
         stop.store(true, Ordering::Relaxed);
-        assert!(matches!(building.join().unwrap(), Err(DeviceError::Build { message, .. }) if message.contains("it was stopped")));
+        assert!(matches!(building.join().unwrap(), Err(DeviceError::Unusable { message, .. }) if message.contains("it was stopped")));
     });
 }
 
