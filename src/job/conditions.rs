@@ -38,6 +38,7 @@ impl Resolver<'_> {
             ("where", check.mask.is_some()),
             ("unordered", check.unordered),
             ("written", check.written),
+            ("between", check.between.is_some()),
         ];
         let mut ok = true;
         for (key, _) in beside.into_iter().filter(|(_, given)| *given) {

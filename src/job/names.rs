@@ -197,6 +197,7 @@ impl<'a> Resolver<'a> {
             checks,
             conditions,
             limits: self.limits(),
+            compared: false,
         })
     }
 
