@@ -1,17 +1,21 @@
 //! Rounds through the whole library against hand-written C programs that do the same work.
 //!
 //!     cargo bench --bench rounds                  all rows
-//!     cargo bench --bench rounds -- tiny          rows whose name holds the word
+//!     cargo bench --bench rounds -- tiny          rows whose name or device holds the word
 //!     RUNJOB_BENCH_PAIRS=3 cargo bench            fewer pairs
+//!     RUNJOB_BENCH_WAY="batch=1" cargo bench      options of the OpenCL program, which otherwise takes its fastest way
 //!
-//! Each pair is one run of the C program of `baseline/` and one run of a spec of `specs/` at each trust level, one
+//! Each pair is one run of a C program of `baseline/` and one run of a spec of `specs/` at each trust level, one
 //! right after the other; a ratio is the median of the pairs' ratios. A bare time on a shared machine says nothing.
+//! Rows of OpenCL devices name one by a part of its name; where there is none they are printed as not run.
 
 use std::ffi::OsStr;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
 use runjob::device::cpu::{self, CpuOptions};
+#[cfg(feature = "opencl")]
+use runjob::device::opencl::{self, OpenclOptions};
 use runjob::device::{Device, Trace, TraceOptions};
 use runjob::exec::{self, Progress};
 use runjob::job::{self, Overrides};
@@ -19,10 +23,15 @@ use runjob::plan::{self, Options, Trust};
 use runjob::spec::{self, Backend};
 use runjob::verdict::{Event, Report, Verdict};
 
-/// One row: a mode of the C program and the spec of the same name.
+/// PoCL's devices that the rows name. Its driver reads this when it is loaded.
+const DEVICES: (&str, &str) = ("POCL_DEVICES", "pthread basic");
+
+/// One row: a mode of a C program and the spec of the same name.
 struct Row {
     name: &'static str,
-    /// Lanes of ours, threads of the C program.
+    /// `cpu`, or a part of an OpenCL device's name.
+    device: &'static str,
+    /// Threads of the host: lanes of ours on the CPU.
     threads: usize,
     /// Rounds of one run of either program.
     rounds: u64,
@@ -36,70 +45,159 @@ enum Target {
     Ratio(f64),
     /// Greatest difference to `fast`. *Units*: nanoseconds.
     Over(f64),
+    None,
 }
 
-const ROWS: [Row; 4] = [
-    Row { name: "tiny", threads: 1, rounds: 200_000, fast: 1.2, standard: Target::Over(300.0) },
-    Row { name: "tiny", threads: 2, rounds: 400_000, fast: 1.2, standard: Target::Over(300.0) },
-    Row { name: "stream", threads: 2, rounds: 20, fast: 1.05, standard: Target::Ratio(1.1) },
-    Row { name: "chain", threads: 2, rounds: 50, fast: 1.2, standard: Target::Ratio(1.2) },
+impl Row {
+    const fn new(name: &'static str, device: &'static str, threads: usize, rounds: u64, fast: f64, standard: Target) -> Row {
+        Row { name, device, threads, rounds, fast, standard }
+    }
+
+    fn backend(&self) -> Backend {
+        if self.device == "cpu" { Backend::Cpu } else { Backend::Opencl }
+    }
+}
+
+const ROWS: [Row; 10] = [
+    Row::new("tiny", "cpu", 1, 200_000, 1.2, Target::Over(300.0)),
+    Row::new("tiny", "cpu", 2, 400_000, 1.2, Target::Over(300.0)),
+    Row::new("stream", "cpu", 2, 20, 1.05, Target::Ratio(1.1)),
+    Row::new("chain", "cpu", 2, 50, 1.2, Target::Ratio(1.2)),
+    Row::new("matmul", "cpu", 2, 100, 1.05, Target::Ratio(1.05)),
+    Row::new("tiny", "basic", 1, 100_000, 1.35, Target::None),
+    Row::new("tiny", "pthread", 1, 20_000, 1.2, Target::None),
+    Row::new("stream", "pthread", 2, 20, 1.05, Target::Ratio(1.1)),
+    Row::new("chain", "pthread", 2, 50, 1.2, Target::Ratio(1.2)),
+    Row::new("matmul", "pthread", 2, 100, 1.05, Target::Ratio(1.05)),
 ];
 
 type Failure = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), Failure> {
+fn main() -> Result<ExitCode, Failure> {
+    if std::env::var_os(DEVICES.0).is_none() {
+        let again = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(DEVICES.0, DEVICES.1).status()?;
+        return Ok(again.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from));
+    }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let pairs = std::env::var("RUNJOB_BENCH_PAIRS").ok().and_then(|n| n.parse().ok()).unwrap_or(9usize).max(1);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
     let built = tempfile::tempdir()?;
-    let program = built.path().join("baseline");
-    compile(&folder.join("baseline"), &program)?;
     println!("{pairs} pairs; ns per round are medians, ratios are medians of the pairs' ratios");
     println!(
-        "{:8} {:>7} {:9} {:>12} {:>12} {:>7} {:>9}  of a round: fill, run, check",
-        "row", "threads", "trust", "C", "runjob", "ratio", "target"
+        "{:8} {:8} {:>7} {:9} {:>12} {:>12} {:>7} {:>9}  of a round: fill, run, check",
+        "row", "device", "threads", "trust", "C", "runjob", "ratio", "target"
     );
-    for row in ROWS.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|word| row.name.contains(word.as_str()))) {
+    let is_wanted =
+        |row: &&Row| wanted.is_empty() || wanted.iter().any(|word| [row.name, row.device].iter().any(|of| of.contains(word.as_str())));
+    for row in ROWS.iter().filter(is_wanted) {
+        let program = match Program::new(row, &folder, built.path()) {
+            Ok(program) => program,
+            Err(reason) => {
+                println!("{:8} {:8} {:>7} not run: {reason}", row.name, row.device, row.threads);
+                continue;
+            }
+        };
         measure(row, pairs, &program, &folder.join("specs").join(row.name).with_extension("toml"))?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-fn compile(sources: &Path, program: &Path) -> Result<(), Failure> {
-    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let native = if cfg!(target_arch = "aarch64") { "-mcpu=native" } else { "-march=native" };
-    let files = ["baseline.c", "kernels.c"].map(|file| sources.join(file));
-    let options = ["-O3", native, "-pthread"].map(OsStr::new);
-    let status = Command::new(&compiler).args(options).args(&files).arg("-o").arg(program).arg("-lm").status()?;
-    if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", compiler.display()).into()) }
+/// The C program of a row, built, with all its arguments.
+struct Program {
+    path: PathBuf,
+    args: Vec<String>,
 }
 
-fn measure(row: &Row, pairs: usize, program: &Path, spec: &Path) -> Result<(), Failure> {
+/// What the C program printed.
+struct Line {
+    ns_per_round: f64,
+    /// Driver calls per round, of OpenCL.
+    calls: Option<f64>,
+    /// The way that it takes on an OpenCL device, as its options.
+    way: Vec<String>,
+}
+
+impl Program {
+    /// *Errors*: why the row cannot run here: no such device, or no compiler.
+    fn new(row: &Row, folder: &Path, built: &Path) -> Result<Program, Failure> {
+        let job = [row.name.to_string(), row.rounds.to_string(), row.threads.to_string()];
+        if row.backend() == Backend::Cpu {
+            let path = compile(&folder.join("baseline"), &["baseline.c", "work.c", "kernels.c"], &built.join("baseline"), &[])?;
+            return Ok(Program { path, args: job.to_vec() });
+        }
+        open(row)?;
+        let path = compile(&folder.join("baseline"), &["opencl.c", "work.c", "kernels.c"], &built.join("opencl"), &["-lOpenCL"])?;
+        let kernels = folder.join("specs/kernels/kernels.cl").display().to_string();
+        let options = std::env::var("RUNJOB_BENCH_WAY").unwrap_or_default();
+        let mut program = Program { path, args: [kernels, row.device.to_string()].into_iter().chain(job).collect() };
+        let all = program.args.len();
+        program.args.extend(options.split_whitespace().map(String::from));
+        // The way that is fastest is looked for once, and kept in all pairs.
+        let way = program.run()?.way;
+        program.args.truncate(all);
+        program.args.extend(way);
+        Ok(program)
+    }
+
+    fn run(&self) -> Result<Line, Failure> {
+        let output = Command::new(&self.path).args(&self.args).output()?;
+        if !output.status.success() {
+            let words = self.args.join(" ");
+            return Err(format!("{words}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into());
+        }
+        let line: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let option = |key: &str| line.get(key).map(|value| format!("{key}={}", value.to_string().trim_matches('"')));
+        Ok(Line {
+            ns_per_round: line["ns_per_round"].as_f64().ok_or("the C program printed no time")?,
+            calls: line["calls_per_round"].as_f64(),
+            way: ["way", "sets", "batch"].into_iter().filter_map(option).collect(),
+        })
+    }
+}
+
+/// The program, built where it is not there yet.
+fn compile(sources: &Path, files: &[&str], program: &Path, libraries: &[&str]) -> Result<PathBuf, Failure> {
+    if !program.exists() {
+        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+        let native = if cfg!(target_arch = "aarch64") { "-mcpu=native" } else { "-march=native" };
+        let files = files.iter().map(|file| sources.join(file));
+        let options = ["-O3", native, "-pthread"].map(OsStr::new);
+        let status = Command::new(&compiler).args(options).args(files).arg("-o").arg(program).args(libraries).arg("-lm").status()?;
+        if !status.success() {
+            return Err(format!("{} ended with {status}", compiler.display()).into());
+        }
+    }
+    Ok(program.to_path_buf())
+}
+
+fn measure(row: &Row, pairs: usize, program: &Program, spec: &Path) -> Result<(), Failure> {
     let trusts = [Trust::Fast, Trust::Standard];
     let mut c = Vec::new();
     let mut ours: [Vec<Report>; 2] = Default::default();
     for _ in 0..pairs {
-        c.push(baseline(row, program)?);
+        c.push(program.run()?);
         for (trust, reports) in trusts.into_iter().zip(&mut ours) {
-            reports.push(rounds(row, spec, trust)?);
+            reports.push(rounds(row, row.rounds, spec, trust)?.0);
         }
     }
     let fast = median(ours[0].iter().map(per_round));
     for (trust, reports) in trusts.into_iter().zip(&ours) {
-        let ratio = median(reports.iter().zip(&c).map(|(report, c)| per_round(report) / c));
+        let ratio = median(reports.iter().zip(&c).map(|(report, c)| per_round(report) / c.ns_per_round));
         let time = median(reports.iter().map(per_round));
         let (target, met) = match (trust, &row.standard) {
             (Trust::Fast, _) => (format!("<= {}", row.fast), ratio <= row.fast),
             (_, Target::Ratio(most)) => (format!("<= {most}"), ratio <= *most),
             (_, Target::Over(most)) => (format!("+{most} ns"), time - fast <= *most),
+            (_, Target::None) => (String::new(), true),
         };
         let phase = |of: fn(&Report) -> u64| median(reports.iter().map(|r| of(r) as f64 / r.times.sampled.max(1) as f64));
         println!(
-            "{:8} {:>7} {:9} {:>12.0} {:>12.0} {:>7.3} {:>9}{} {:.0}, {:.0}, {:.0}",
+            "{:8} {:8} {:>7} {:9} {:>12.0} {:>12.0} {:>7.3} {:>9}{} {:.0}, {:.0}, {:.0}",
             row.name,
+            row.device,
             row.threads,
             trust.name(),
-            median(c.iter().copied()),
+            median(c.iter().map(|c| c.ns_per_round)),
             time,
             ratio,
             target,
@@ -109,39 +207,74 @@ fn measure(row: &Row, pairs: usize, program: &Path, spec: &Path) -> Result<(), F
             phase(|r| r.times.check),
         );
     }
+    if let Some(Line { calls: Some(calls), way, .. }) = c.first() {
+        let ours = trusts.map(|trust| Ok(format!("{:.3} at {}", calls_per_round(row, spec, trust)?, trust.name())));
+        let ours = ours.into_iter().collect::<Result<Vec<_>, Failure>>()?.join(", ");
+        println!("{:26}driver calls per round: C {calls:.3} ({}), runjob {ours}", "", way.join(" "));
+    }
     Ok(())
 }
 
-/// Nanoseconds per round of the C program.
-fn baseline(row: &Row, program: &Path) -> Result<f64, Failure> {
-    let output = Command::new(program).args([row.name, &row.rounds.to_string(), &row.threads.to_string()]).output()?;
-    if !output.status.success() {
-        return Err(format!("baseline {}: {}: {}", row.name, output.status, String::from_utf8_lossy(&output.stderr)).into());
-    }
-    let line: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    line["ns_per_round"].as_f64().ok_or_else(|| "the baseline printed no time".into())
-}
-
-/// The report of a spec, run in this process.
-fn rounds(row: &Row, spec: &Path, trust: Trust) -> Result<Report, Failure> {
+/// The report of a spec, run in this process, and the driver calls that were made for it.
+fn rounds(row: &Row, rounds: u64, spec: &Path, trust: Trust) -> Result<(Report, u64), Failure> {
     let loaded = spec::load(spec).map_err(|error| error.to_string())?;
-    let (job, problems) = job::resolve(&loaded, Backend::Cpu, &Overrides { rounds: Some(row.rounds), ..Overrides::default() });
+    let (job, problems) = job::resolve(&loaded, row.backend(), &Overrides { rounds: Some(rounds), ..Overrides::default() });
     let job = job.ok_or_else(|| problems.iter().map(|p| p.message.clone()).collect::<Vec<_>>().join("; "))?;
     static PROGRESS: Progress = Progress::new();
-    let device = cpu::open(CpuOptions { threads: Some(row.threads), ..CpuOptions::default() })?;
-    let mut device = Trace::new(Box::new(device), TraceOptions::default());
+    let mut device = Trace::new(open(row)?, TraceOptions::default());
     let plan = plan::build(&job, device.caps(), &Options { trust, ..Options::default() }).map_err(|error| error.to_string())?;
+    // The counter is a thread's own, and the thread that runs the job, which tells its end, may be a new one.
+    let (here, before) = (std::thread::current().id(), driver_calls());
     let mut report = None;
     exec::run(&job, &plan, &mut device, &exec::Options { threads: row.threads, ..exec::Options::default() }, &PROGRESS, &mut |event| {
         if let Event::Done(done) = event {
-            report = Some(*done);
+            let other = std::thread::current().id() != here;
+            report = Some((*done, driver_calls() - if other { 0 } else { before }));
         }
     });
     match report {
-        Some(report) if report.verdict == Verdict::Pass => Ok(report),
-        Some(report) => Err(format!("{}: {}: {:?}", row.name, report.verdict.name(), report.reason).into()),
+        Some((report, calls)) if report.verdict == Verdict::Pass => Ok((report, calls)),
+        Some((report, _)) => Err(format!("{}: {}: {:?}", row.name, report.verdict.name(), report.reason).into()),
         None => Err(format!("{}: no report", row.name).into()),
     }
+}
+
+fn open(row: &Row) -> Result<Box<dyn Device + Send>, Failure> {
+    if row.backend() == Backend::Cpu {
+        return Ok(Box::new(cpu::open(CpuOptions { threads: Some(row.threads), ..CpuOptions::default() })?));
+    }
+    open_opencl(row.device)
+}
+
+#[cfg(feature = "opencl")]
+fn open_opencl(part_of_name: &str) -> Result<Box<dyn Device + Send>, Failure> {
+    let devices = opencl::list()?;
+    let index = devices.iter().position(|caps| caps.name.contains(part_of_name));
+    let index = index.ok_or_else(|| format!("no OpenCL device has `{part_of_name}` in its name"))?;
+    Ok(Box::new(opencl::open(index, OpenclOptions::default())?))
+}
+
+#[cfg(not(feature = "opencl"))]
+fn open_opencl(_: &str) -> Result<Box<dyn Device + Send>, Failure> {
+    Err("built without the feature `opencl`".into())
+}
+
+/// Driver calls of a round in the steady state: what three times the rounds make more than one time.
+fn calls_per_round(row: &Row, spec: &Path, trust: Trust) -> Result<f64, Failure> {
+    let some = (row.rounds / 10).max(8);
+    let (once, thrice) = (rounds(row, some, spec, trust)?.1, rounds(row, 3 * some, spec, trust)?.1);
+    Ok((thrice as f64 - once as f64) / (2 * some) as f64)
+}
+
+/// OpenCL calls that this thread has made.
+#[cfg(feature = "opencl")]
+fn driver_calls() -> u64 {
+    opencl::calls()
+}
+
+#[cfg(not(feature = "opencl"))]
+fn driver_calls() -> u64 {
+    0
 }
 
 fn per_round(report: &Report) -> f64 {

@@ -103,8 +103,9 @@ unsafe fn both(args: *const *mut u8, at: &BlockAt) {
     }
 }
 
-/// One of every class that crosses: streamed, restored, carried, output, by value; sets and a variable.
-fn job(n: u64, rounds: u64) -> Job {
+/// One of every class that crosses: streamed, restored, carried, output, by value; sets and a variable. The rows of
+/// `spaced` tensors are three elements, and four on the device.
+fn job(n: u64, rounds: u64, spaced: bool) -> Job {
     let uniform = Source::Uniform { low: -1.0, high: 1.0 };
     let mut tensors = vec![
         jobs::tensor("x", Dtype::F32, n, jobs::drawn(uniform.clone())),
@@ -114,16 +115,18 @@ fn job(n: u64, rounds: u64) -> Job {
         jobs::tensor("copy", Dtype::F32, n, Contents::None),
     ];
     tensors[2].carry = true;
-    let view = |tensor| View { tensor, offset: 0, len: n * 4 };
+    tensors.iter_mut().filter(|t| t.name != "a").for_each(|t| t.spaced = spaced);
+    let there = tensors[0].device_bytes() / 4;
+    let view = |tensor| View { tensor, offset: 0, len: there * 4 };
     let tensor = |access, id| Argument::Tensor { access, view: view(id) };
     let args = vec![
         tensor(Access::In, 0),
         tensor(Access::Inout, 1),
         tensor(Access::Inout, 2),
         Argument::Scalar(Word::Var(0)),
-        Argument::Scalar(Word::Const(n)),
+        Argument::Scalar(Word::Const(there)),
     ];
-    let grid = [Word::Const(n.div_ceil(1024)), Word::Const(1), Word::Const(1)];
+    let grid = [Word::Const(there.div_ceil(1024)), Word::Const(1), Word::Const(1)];
     let steps = vec![Action::Launch { kernel: 0, grid, offset: NO_OFFSET, args }, Action::Copy { src: view(2), dst: view(4) }];
     let params = ["in f32 x", "inout f32 y", "inout f32 s", "f32 a", "u32 n"].iter().map(|p| Param::parse(p).unwrap()).collect();
     let claims = [(1, "y + a * x"), (2, "s + x"), (4, "s + x + 0 * max(x)")];
@@ -206,26 +209,29 @@ fn allocations(job: &Job, discrete: bool, options: &Options) -> u64 {
 #[test]
 fn no_round_allocates() {
     // The test's own process has started everything after a run.
-    allocations(&job(1000, 500), false, &Options::default());
+    allocations(&job(1000, 500, false), false, &Options::default());
     let mut wrong = Vec::new();
-    for (n, rounds) in [(1000, 1000), (150_000, 60)] {
+    for (n, rounds, spaced) in [(1000, 1000, false), (150_000, 60, false), (999, 1000, true), (150_000, 60, true)] {
         for discrete in [false, true] {
-            for trust in [Trust::Standard, Trust::Fast] {
+            // What is spread and gathered does not depend on the level.
+            for trust in [Trust::Standard, Trust::Fast].into_iter().take(if spaced { 1 } else { 2 }) {
                 for (slots, host) in [(1, Host::Inline), (3, Host::Inline), (1, Host::Pool), (3, Host::Pool)] {
                     let options = Options { trust, fresh: false, lanes: Some(1), slots: Some(slots), host: Some(host) };
-                    let allocations = allocations(&job(n, rounds), discrete, &options);
+                    let allocations = allocations(&job(n, rounds, spaced), discrete, &options);
                     if allocations > 0 {
-                        wrong.push(format!("{n} elements, discrete {discrete}, {options:?}: {allocations} in {rounds} rounds"));
+                        wrong.push(format!(
+                            "{n} elements, spaced {spaced}, discrete {discrete}, {options:?}: {allocations} in {rounds} rounds"
+                        ));
                     }
                 }
                 for slots in [1, 3] {
                     // What is carried keeps a job to one lane.
-                    let mut job = job(n, rounds);
+                    let mut job = job(n, rounds, spaced);
                     job.tensors[2].carry = false;
                     let options = Options { trust, fresh: false, lanes: Some(2), slots: Some(slots), host: None };
                     let allocations = if discrete { 0 } else { allocations(&job, discrete, &options) };
                     if allocations > 0 {
-                        wrong.push(format!("{n} elements, {options:?}: {allocations} in {rounds} rounds"));
+                        wrong.push(format!("{n} elements, spaced {spaced}, {options:?}: {allocations} in {rounds} rounds"));
                     }
                 }
             }

@@ -17,7 +17,7 @@ void score(const float *q, const float *cache, float *scores, uint32_t len, uint
 }
 
 // The mean of the first `len` rows, weighted with the softmax of their scores.
-void mix(const float *scores, const float *cache, float *o, uint32_t len, uint32_t dim) {
+void average(const float *scores, const float *cache, float *o, uint32_t len, uint32_t dim) {
     float largest = scores[0], sum = 0.0f;
     for (uint32_t r = 1; r < len; r++)
         largest = fmaxf(largest, scores[r]);

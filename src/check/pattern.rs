@@ -3,7 +3,7 @@
 //! Runs on failure only. What is said holds of all elements that it names; where that is not all that failed, it says how many.
 
 use super::region;
-use crate::tensor::{Dtype, Number, Shape};
+use crate::tensor::{Dtype, Number, Shape, rows};
 
 /// What is known of an output that failed. All slices are whole tensors, row-major and little-endian.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,8 @@ pub struct Evidence<'a> {
     pub want: &'a [u8],
     /// The word that filled the output before the round, repeated from the tensor's first byte.
     pub poison: Option<u32>,
+    /// It lay in rows of three that were spaced by four when it was poisoned.
+    pub spaced: bool,
     /// An earlier round, and the output's bytes after it.
     pub previous: Option<(u64, &'a [u8])>,
     /// Elements that one block of the kernel covers along the fastest dimension.
@@ -80,7 +82,8 @@ impl Evidence<'_> {
         let Some(poison) = self.poison else { return false };
         let size = self.dtype.size();
         let word = poison.to_le_bytes();
-        self.got[i * size..(i + 1) * size].iter().enumerate().all(|(k, byte)| *byte == word[(i * size + k) % 4])
+        let place = if self.spaced { rows::spaced_place(i as u64) as usize } else { i };
+        self.got[i * size..(i + 1) * size].iter().enumerate().all(|(k, byte)| *byte == word[(place * size + k) % 4])
     }
 
     /// Whether two values are the same but for rounding.

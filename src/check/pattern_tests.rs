@@ -65,6 +65,7 @@ impl Case {
             got: &got,
             want: &want,
             poison: Some(POISON),
+            spaced: false,
             previous: previous.as_ref().map(|bytes| (41, &bytes[..])),
             block: self.block,
         })
@@ -204,6 +205,7 @@ fn an_element_that_passed_is_never_called_unwritten() {
         got: &bytes,
         want: &want,
         poison: Some(POISON),
+        spaced: false,
         previous: None,
         block: None,
     };

@@ -151,6 +151,9 @@ struct WhatArgs {
     /// Run everything as late and in as odd an order as the contract allows: for tests of runjob itself
     #[arg(long, hide = true, value_name = "SEED")]
     chaos: Option<u64>,
+    /// Space rows of three lanes by four, as other devices than this do: for tests of runjob itself
+    #[arg(long, hide = true)]
+    spaced: bool,
 }
 
 #[derive(Args, Debug)]
@@ -334,6 +337,7 @@ impl WhatArgs {
         request.overrides.dims.clone_from(&self.dim);
         (request.overrides.rounds, request.overrides.seed) = (self.rounds, self.seed);
         request.overrides.only.clone_from(&self.only);
+        request.overrides.spaced = self.spaced;
         (request.trust, request.fresh) = (self.trust, self.fresh);
         (request.lanes, request.slots, request.host) = (self.lanes, self.slots, self.host);
         (request.threads, request.contract, request.chaos, request.coloured) = (self.threads, self.contract, self.chaos, print::coloured());

@@ -8,10 +8,10 @@ use super::host::{HostSide, hash_of};
 use super::session::range;
 use super::slot::Slot;
 use super::work::Work;
-use super::{HASHED, MOST_EXPLAINED, Tally, elements, explain, holds};
+use super::{HASHED, MOST_EXPLAINED, Tally, elements, explain, holds, spaced};
 use crate::expr::{Block, Inputs};
 use crate::job::{Job, Want};
-use crate::plan::{GUARD_WORD, Plan, Zone, guard_bytes};
+use crate::plan::{Fill, GUARD_WORD, Plan, Zone, guard_bytes};
 use crate::tensor::{Dtype, Number};
 use crate::verdict::{Failure, Kind};
 
@@ -27,9 +27,8 @@ impl Inputs for RoundInputs<'_> {
         if let Some(bytes) = self.host.held(id, self.slot.set) {
             return bytes;
         }
-        let fill = self.plan.fills.iter().find(|f| f.tensor == id);
         // An input that nothing holds has no bytes; the program then says that it has the wrong size.
-        fill.and_then(|f| Some(&self.slot.bytes(f.to.memory)?[range(f.to, f.bytes)])).unwrap_or(&[])
+        self.slot.input(self.plan, id).unwrap_or(&[])
     }
 
     fn after(&self, id: usize) -> &[u8] {
@@ -50,6 +49,7 @@ pub(super) struct Round<'a> {
 pub(super) fn check(job: &Job, plan: &Plan, slot: &mut Slot, host: &mut HostSide, tally: &mut Tally) -> bool {
     let before = tally.failures.len();
     slot.hit.clear();
+    slot.gather(plan, host.parallel);
     if let Err(message) = host.draw_for_check(job, slot.set, slot.round) {
         if tally.explained < MOST_EXPLAINED {
             tally.failures.push(failure(job, slot.round, slot.set, Kind::Evaluation, message));
@@ -230,15 +230,24 @@ pub(super) fn verify_hashes(plan: &Plan, slot: &Slot, from: u64, to: u64, change
     for (fill, hashes) in plan.fills.iter().zip(&slot.hashes).filter(|(_, hashes)| !hashes.is_empty()) {
         let Some(memory) = slot.bytes(fill.to.memory) else { continue };
         let bytes = &memory[range(fill.to, fill.bytes)];
-        let chunk = HASHED as usize * fill.element as usize;
         let end = (to.min(hashes.len() as u64)) as usize;
-        for at in from as usize..end {
-            let part = &bytes[at * chunk..((at + 1) * chunk).min(bytes.len())];
-            if hash_of(part) != hashes[at] {
+        let from = (from as usize).min(end);
+        for (at, hash) in (from..).zip(&hashes[from..end]) {
+            if hash_of_part(plan, fill, bytes, at) != *hash {
                 changed.store(true, Ordering::Relaxed);
             }
         }
     }
+}
+
+/// The hash of the `at`th [`HASHED`] elements of what was filled; padding between rows counts for nothing.
+pub(super) fn hash_of_part(plan: &Plan, fill: &Fill, bytes: &[u8], at: usize) -> u64 {
+    let size = fill.element as usize;
+    if plan.tensors[fill.tensor].spaced {
+        return spaced::hash_of_part(size, bytes, at);
+    }
+    let chunk = HASHED as usize * size;
+    hash_of(&bytes[at * chunk..((at + 1) * chunk).min(bytes.len())])
 }
 
 /// Hashes all inputs that kernels were bound to.

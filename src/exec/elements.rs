@@ -15,8 +15,8 @@ use crate::diag::TextError;
 use crate::expr::{BLOCK, Inputs, Program, Registers};
 use crate::job::{Check, Job, Want};
 use crate::plan::{self, Plan};
-use crate::tensor::Dtype;
 use crate::tensor::simd::prefetch;
+use crate::tensor::{Dtype, rows};
 
 /// What a check found beside its census.
 #[derive(Default)]
@@ -102,14 +102,19 @@ pub(super) fn check(
     Ok(found)
 }
 
-/// The word that a tensor holds before a round, repeated from its first byte, where it is poisoned in rounds.
+/// The word that a tensor holds before a round, repeated from its first byte on the device, where it is poisoned in rounds.
 #[derive(Clone, Copy)]
-pub(super) struct PoisonWord(pub u32);
+pub(super) struct PoisonWord {
+    pub word: u32,
+    /// The device spaces the rows of the tensor.
+    spaced: bool,
+}
 
 impl PoisonWord {
     /// The element at a place of a tensor.
     pub fn element(self, dtype: Dtype, place: u64) -> u64 {
-        let (word, size) = (u64::from(self.0), dtype.size() as u64);
+        let (word, size) = (u64::from(self.word), dtype.size() as u64);
+        let place = if self.spaced { rows::spaced_place(place) } else { place };
         let shifted = (word << 32 | word) >> (8 * (place * size % 4));
         shifted & (u64::MAX >> (64 - 8 * size))
     }
@@ -122,18 +127,27 @@ impl PoisonWord {
             let same = |group: &[u8]| group.chunks_exact(SIZE).zip(pattern.chunks_exact(SIZE)).map(|(a, b)| u64::from(a == b)).sum::<u64>();
             groups.iter().map(|group| same(group)).sum::<u64>() + same(rest)
         }
-        match dtype.size() {
-            1 => count::<1>(bytes, self.0),
-            2 => count::<2>(bytes, self.0),
-            4 => count::<4>(bytes, self.0),
-            _ => count::<8>(bytes, self.0),
+        let size = dtype.size();
+        if self.spaced && size < 4 {
+            // Which part of the word an element holds depends on where it lies on the device.
+            let places = 0..bytes.len() / size;
+            return places.filter(|&place| dtype.load(bytes, place) == self.element(dtype, place as u64)).count() as u64;
+        }
+        match size {
+            1 => count::<1>(bytes, self.word),
+            2 => count::<2>(bytes, self.word),
+            4 => count::<4>(bytes, self.word),
+            _ => count::<8>(bytes, self.word),
         }
     }
 }
 
 /// The poison of a tensor in a round, where it has one in rounds.
 pub(super) fn poison_of(job: &Job, plan: &Plan, tensor: usize, round: u64) -> Option<PoisonWord> {
-    plan.poison.iter().any(|p| p.tensor == tensor).then(|| PoisonWord(plan::poison_of(job, tensor, round)))
+    plan.poison
+        .iter()
+        .any(|p| p.tensor == tensor)
+        .then(|| PoisonWord { word: plan::poison_of(job, tensor, round), spaced: job.tensors[tensor].spaced })
 }
 
 /// The bytes that take a carried tensor's next start, where this check gives it.
@@ -427,7 +441,7 @@ mod tests {
     #[test]
     fn poison_is_found_where_it_is() {
         for dtype in Dtype::ALL {
-            let word = PoisonWord(0xb3a5_9c71);
+            let word = PoisonWord { word: 0xb3a5_9c71, spaced: false };
             let mut bytes = vec![0; 37 * dtype.size()];
             assert_eq!(word.count(dtype, &bytes), 0, "{dtype}");
             for place in [0, 5, 36] {
@@ -435,9 +449,24 @@ mod tests {
             }
             assert_eq!(word.count(dtype, &bytes), 3, "{dtype}");
             for (at, byte) in bytes.iter_mut().enumerate() {
-                *byte = word.0.to_le_bytes()[at % 4];
+                *byte = word.word.to_le_bytes()[at % 4];
             }
             assert_eq!(word.count(dtype, &bytes), 37, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn poison_is_found_where_rows_were_spaced() {
+        for dtype in Dtype::ALL {
+            let word = PoisonWord { word: 0xb3a5_9c71, spaced: true };
+            let size = dtype.size();
+            let on_device: Vec<u8> = word.word.to_le_bytes().into_iter().cycle().take(11 * 4 * size).collect();
+            let mut bytes = vec![0; 11 * 3 * size];
+            rows::gather(size, &on_device, 0, &mut bytes);
+            assert_eq!(word.count(dtype, &bytes), 33, "{dtype}");
+            assert!((0..33).all(|place| dtype.load(&bytes, place as usize) == word.element(dtype, place)), "{dtype}");
+            dtype.store(&mut bytes, 20, 0);
+            assert_eq!(word.count(dtype, &bytes), 32, "{dtype}");
         }
     }
 }

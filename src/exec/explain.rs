@@ -1,13 +1,13 @@
 //! What went wrong in a round, in words. Runs only for rounds that failed, so it may allocate.
 
-use super::collect::{Round, RoundInputs, encode, failure, golden};
+use super::Tally;
+use super::collect::{Round, RoundInputs, encode, failure, golden, hash_of_part};
 use super::elements::{Found, poison_of, registers, source};
 use super::gather::{Each, Gather};
-use super::host::{HostSide, hash_of};
+use super::host::HostSide;
 use super::session::range;
 use super::slot::Slot;
 use super::work::Work;
-use super::{HASHED, Tally};
 use crate::check::{Census, Evidence, Metric, Odd, Places, Reached, compare, describe};
 use crate::expr::{BLOCK, Block, Inputs, Program, Scratch};
 use crate::job::{Action, Check, Contents, Job, Tensor, Want};
@@ -97,7 +97,8 @@ pub(super) fn mismatch(round: Round<'_>, host: &HostSide, work: &Work, index: us
         all: check.is_whole(),
         got,
         want: &want,
-        poison: poison.map(|poison| poison.0),
+        poison: poison.map(|poison| poison.word),
+        spaced: tensor.spaced,
         previous: past.as_ref().map(|(round, bytes)| (*round, bytes.as_slice())),
         block: block_of(job, check.tensor),
     };
@@ -279,8 +280,8 @@ fn block_of(job: &Job, tensor: usize) -> Option<u64> {
 pub(super) fn changed_inputs(job: &Job, plan: &Plan, slot: &Slot, tally: &mut Tally) {
     for (fill, hashes) in plan.fills.iter().zip(&slot.hashes).filter(|(_, h)| !h.is_empty()) {
         let Some(memory) = slot.bytes(fill.to.memory) else { continue };
-        let chunk = HASHED as usize * fill.element as usize;
-        let intact = memory[range(fill.to, fill.bytes)].chunks(chunk).zip(hashes).all(|(part, hash)| hash_of(part) == *hash);
+        let bytes = &memory[range(fill.to, fill.bytes)];
+        let intact = hashes.iter().enumerate().all(|(at, hash)| hash_of_part(plan, fill, bytes, at) == *hash);
         if intact {
             continue;
         }

@@ -10,6 +10,7 @@ use crate::data::{self, EVERY_ROUND, Key, Source};
 use crate::expr::{Registers, Scratch};
 use crate::job::{Contents, Job, SetOrder, Tensor, Want};
 use crate::plan::{Class, Host, Plan};
+use crate::tensor::rows;
 
 /// What the host knows of a job and never changes: one for all lanes.
 pub(super) struct Known {
@@ -68,7 +69,7 @@ impl Known {
         for (id, placement) in plan.iter().flat_map(|plan| plan.tensors.iter().enumerate()) {
             for set in 0..placement.held {
                 progress.enter(Phase::Setup, 0);
-                let mut copy = vec![0; placement.bytes as usize];
+                let mut copy = vec![0; job.tensors[id].bytes() as usize];
                 known.generate(job, id, set, &mut copy);
                 known.copies[id].push(copy);
             }
@@ -131,6 +132,16 @@ impl Known {
         if let Ok(Some(source)) = job.tensors[tensor].contents.source(0, set as usize) {
             self.write(&source, job, tensor, set, out);
         }
+    }
+
+    /// Writes a tensor's fixed contents as the device has them.
+    pub fn generate_for_device(&self, job: &Job, tensor: usize, set: u32, out: &mut [u8]) {
+        let of = &job.tensors[tensor];
+        if !of.spaced {
+            return self.generate(job, tensor, set, out);
+        }
+        self.generate(job, tensor, set, &mut out[..of.bytes() as usize]);
+        rows::spread_in_place(of.dtype.size(), out);
     }
 
     /// Writes a tensor's contents of a round (`made`, where they are known), and the hash of every [`HASHED`] elements while they are in cache (`hashes` may be empty).

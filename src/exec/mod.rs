@@ -22,6 +22,7 @@ mod progress;
 mod salvage;
 mod session;
 mod slot;
+mod spaced;
 mod work;
 
 use std::path::Path;

@@ -58,7 +58,7 @@ impl Shared {
                 kernels.check(progress)?;
                 progress.enter(Phase::Setup, 0);
                 let range = range(upload.to, upload.bytes);
-                known.generate(job, upload.tensor, upload.set, &mut bytes[range]);
+                known.generate_for_device(job, upload.tensor, upload.set, &mut bytes[range]);
             }
             device.unmap(bytes)?;
         }
@@ -165,7 +165,7 @@ impl Session {
                 let mut bytes = device.map(bounce)?;
                 match host.kept.iter().find(|(tensor, _)| *tensor == id) {
                     Some((_, kept)) => bytes.copy_from_slice(kept),
-                    None => host.known.generate(job, id, 0, &mut bytes),
+                    None => host.known.generate_for_device(job, id, 0, &mut bytes),
                 }
                 device.unmap(bytes)?;
             }

@@ -2,7 +2,7 @@
 
 use super::host::HostSide;
 use super::session::{Session, broken, range};
-use super::{HASHED, Stop};
+use super::{HASHED, Stop, spaced};
 use crate::device::{Device, DeviceError, Mapped, Mem, Point, Queue};
 use crate::job::Job;
 use crate::plan::{Home, Plan, Poisoned, Trust, poison_of};
@@ -26,6 +26,10 @@ pub(super) struct Slot {
     to_read: Vec<u32>,
     /// By fill: a hash per [`HASHED`] elements of what was filled, for bytes that kernels are bound to.
     pub hashes: Vec<Vec<u64>>,
+    /// By fill: what was filled, where the device has it spaced. No kernel reaches it.
+    filled: Vec<Vec<u8>>,
+    /// By read: what the round left, where the device has it spaced; see [`Slot::gather`].
+    gathered: Vec<Vec<u8>>,
     /// Guard zones that the round wrote and that the device alone reaches.
     pub hit: Vec<usize>,
     /// Tensors whose bytes could not be fetched after a call failed.
@@ -53,6 +57,7 @@ impl Slot {
             let hashes = job.tensors[fill.tensor].shape.elements().div_ceil(HASHED) as usize;
             vec![0; if fill.bound && hashed { hashes } else { 0 }]
         };
+        let dense = |tensor: usize| vec![0; if plan.tensors[tensor].spaced { job.tensors[tensor].bytes() as usize } else { 0 }];
         // Expectations read what was uploaded, so those memories are mapped again to check.
         let read = plan
             .reads
@@ -73,6 +78,8 @@ impl Slot {
             to_fill: memories(&mut plan.fills.iter().map(|f| f.to.memory).chain(by_host(plan).map(|(_, home)| home.memory))),
             to_read: memories(&mut read.into_iter()),
             hashes: plan.fills.iter().map(hashes).collect(),
+            filled: plan.fills.iter().map(|f| dense(f.tensor)).collect(),
+            gathered: plan.reads.iter().map(|r| dense(r.tensor)).collect(),
             hit: Vec::new(),
             lost: Vec::new(),
             phases: Phases::default(),
@@ -86,8 +93,26 @@ impl Slot {
 
     /// The bytes of a tensor that is read back, as the round left them.
     pub fn output(&self, plan: &Plan, tensor: usize) -> Option<&[u8]> {
-        let read = plan.reads.iter().find(|r| r.tensor == tensor && !self.lost.contains(&tensor))?;
-        Some(&self.bytes(read.from.memory)?[range(read.from, read.bytes)])
+        let at = plan.reads.iter().position(|r| r.tensor == tensor && !self.lost.contains(&tensor))?;
+        let read = &plan.reads[at];
+        let bytes = self.bytes(read.from.memory)?;
+        Some(if self.gathered[at].is_empty() { &bytes[range(read.from, read.bytes)] } else { &self.gathered[at] })
+    }
+
+    /// The bytes of a tensor that the host filled for the round, as generated.
+    pub fn input(&self, plan: &Plan, tensor: usize) -> Option<&[u8]> {
+        let at = plan.fills.iter().position(|f| f.tensor == tensor)?;
+        let fill = &plan.fills[at];
+        if self.filled[at].is_empty() { Some(&self.bytes(fill.to.memory)?[range(fill.to, fill.bytes)]) } else { Some(&self.filled[at]) }
+    }
+
+    /// Closes up the rows of what the round left: before it is looked at, once the host has the bytes.
+    pub fn gather(&mut self, plan: &Plan, parallel: bool) {
+        for (read, gathered) in plan.reads.iter().zip(&mut self.gathered).filter(|(_, gathered)| !gathered.is_empty()) {
+            if let Some(bytes) = self.mapped[read.from.memory as usize].as_deref() {
+                spaced::gather(read.element as usize, &bytes[range(read.from, read.bytes)], gathered, parallel);
+            }
+        }
     }
 
     pub fn bytes_mut(&mut self, memory: u32) -> Option<&mut [u8]> {
@@ -114,8 +139,12 @@ impl Slot {
         host.begin(job, self.set, self.round).map_err(failed)?;
         for (index, fill) in plan.fills.iter().enumerate() {
             let bytes = self.mapped[fill.to.memory as usize].as_deref_mut().ok_or_else(|| broken("a filled memory is not mapped"))?;
-            host.draw(job, fill.tensor, self.set, self.round, &mut bytes[range(fill.to, fill.bytes)], &mut self.hashes[index])
-                .map_err(failed)?;
+            let (bytes, filled) = (&mut bytes[range(fill.to, fill.bytes)], &mut self.filled[index]);
+            let drawn = if filled.is_empty() { &mut *bytes } else { &mut filled[..] };
+            host.draw(job, fill.tensor, self.set, self.round, drawn, &mut self.hashes[index]).map_err(failed)?;
+            if !filled.is_empty() {
+                spaced::spread(fill.element as usize, filled, bytes, host.parallel);
+            }
         }
         for (index, var) in job.vars.iter().enumerate() {
             let mut problem = None;

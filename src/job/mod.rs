@@ -16,6 +16,7 @@ mod requires;
 mod select;
 mod sets;
 mod source;
+mod spacing;
 mod steps;
 mod tensors;
 mod tolerances;
@@ -39,7 +40,7 @@ use crate::device::{KernelSource, Word};
 use crate::diag::{Diagnostic, Place, TextError};
 use crate::expr::{Binary, Program, Scalar};
 use crate::spec::{Backend, Loaded, Order};
-use crate::tensor::{Access, Dtype, Number, Shape};
+use crate::tensor::{Access, Dtype, Number, Shape, rows};
 
 pub use devices::{choices, differences, has_sources};
 pub use names::MOST_ROUNDS;
@@ -108,12 +109,19 @@ pub struct Tensor {
     pub contents: Contents,
     /// Keeps what the last round left.
     pub carry: bool,
+    /// On the device its rows of three elements are spaced by four; on the host they never are. See [`rows`].
+    pub spaced: bool,
 }
 
 impl Tensor {
-    /// *Units*: bytes.
+    /// What it takes on the host. *Units*: bytes.
     pub fn bytes(&self) -> u64 {
         self.shape.bytes(self.dtype)
+    }
+
+    /// What it takes on the device, padding of its rows included. *Units*: bytes.
+    pub fn device_bytes(&self) -> u64 {
+        if self.spaced { rows::spaced(self.bytes()) } else { self.bytes() }
     }
 }
 
@@ -181,7 +189,7 @@ pub enum Argument {
     Null,
 }
 
-/// A contiguous byte range of a tensor.
+/// A contiguous byte range of a tensor, as the device has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct View {
     pub tensor: usize,
@@ -364,6 +372,9 @@ pub struct Overrides {
     /// Which of the spec's jobs, counted from 0.
     #[serde(default)]
     pub point: usize,
+    /// Rows of three lanes are spaced by four whatever the backend: for tests of what a backend that does so needs.
+    #[serde(default)]
+    pub spaced: bool,
 }
 
 /// The code of warnings of what nothing names.

@@ -144,9 +144,10 @@ impl<'a> Resolver<'a> {
         self.last_round.set(rounds.map_or(0, |r| r.count.saturating_sub(1)));
         let mut tensors = self.tensors();
         let kernels = self.kernels();
-        let lowered = self.steps(&mut tensors, &kernels, rounds);
+        let mut lowered = self.steps(&mut tensors, &kernels, rounds);
         let (checks, conditions) = self.checks(&tensors, &lowered, rounds);
         self.flow(&tensors, &lowered);
+        self.spacing(&mut tensors, &kernels, &mut lowered);
         self.unused(&tensors, &kernels, &lowered, &conditions);
         self.header();
         self.devices();

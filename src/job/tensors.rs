@@ -139,7 +139,7 @@ impl Resolver<'_> {
                 return None;
             }
         }
-        Some(Tensor { name: name.to_string(), dtype, shape, contents, carry: tensor.carry })
+        Some(Tensor { name: name.to_string(), dtype, shape, contents, carry: tensor.carry, spaced: false })
     }
 
     fn extent(&self, at: &Place, extent: &spec::Int) -> Option<u64> {

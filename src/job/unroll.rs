@@ -407,7 +407,7 @@ impl Unroller<'_, '_> {
         let shape = Shape::new(vec![dst.len / dtype.size() as u64]).ok()?;
         let name = format!("<fill {}>", self.tensors.len());
         let tensor = self.tensors.len();
-        self.tensors.insert(name.clone(), Some(Tensor { name, dtype, shape, contents, carry: false }));
+        self.tensors.insert(name.clone(), Some(Tensor { name, dtype, shape, contents, carry: false, spaced: false }));
         Some(Action::Copy { src: View { tensor, offset: 0, len: dst.len }, dst })
     }
 }

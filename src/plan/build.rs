@@ -121,7 +121,8 @@ impl<'a> Draft<'a> {
             let (class, reason) = classify::class(job, id, of, spared);
             let held = classify::held(job, id, class, of, spared);
             let steps = of.first.map(|first| (first, of.last));
-            Placement { name: tensor.name.clone(), bytes: tensor.bytes(), class, home: None, pristine: Vec::new(), held, reason, steps }
+            let (name, bytes, spaced) = (tensor.name.clone(), tensor.device_bytes(), tensor.spaced);
+            Placement { name, bytes, spaced, class, home: None, pristine: Vec::new(), held, reason, steps }
         };
         let tensors = job.tensors.iter().enumerate().map(tensor).collect();
         let mut draft = Draft {

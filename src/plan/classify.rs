@@ -99,8 +99,16 @@ pub(super) fn uses(job: &Job) -> Vec<Use> {
 /// The most sets that stay on the device, each with graphs of its own.
 const MOST_RESIDENT_SETS: usize = 16;
 
-/// The class of a tensor, and why.
+/// The class of a tensor, and why; of one whose rows the device spaces, that it does.
 pub(super) fn class(job: &Job, tensor: usize, of: Use, spared: Spared) -> (Class, String) {
+    let (class, mut reason) = unspaced_class(job, tensor, of, spared);
+    if job.tensors[tensor].spaced {
+        reason.push_str("; rows of 3 spaced by 4");
+    }
+    (class, reason)
+}
+
+fn unspaced_class(job: &Job, tensor: usize, of: Use, spared: Spared) -> (Class, String) {
     let t = &job.tensors[tensor];
     let on_device = of.first.is_some();
     if !on_device {

@@ -26,7 +26,8 @@ impl Draft<'_> {
             let placement = &self.tensors[id];
             // Between fresh rounds a carried tensor is kept, by way of a memory of its own.
             let kept = if fresh && tensor.carry { 2 } else { 0 };
-            bytes.fixed = bytes.fixed.saturating_add(tensor.bytes().saturating_mul(u64::from(placement.held) + kept));
+            bytes.fixed = bytes.fixed.saturating_add(tensor.bytes().saturating_mul(u64::from(placement.held)));
+            bytes.fixed = bytes.fixed.saturating_add(placement.bytes.saturating_mul(kept));
             if self.uses[id].computed {
                 // What is computed, and what it is computed from: of a round in every lane, of a set once.
                 match &tensor.contents {
@@ -69,9 +70,13 @@ impl Draft<'_> {
             }
         }
         if self.trust != Trust::Fast {
-            let hashes = self.fills.iter().filter(|f| f.bound).map(|f| (f.bytes / u64::from(f.element)).div_ceil(HASHED));
+            let hashes = self.fills.iter().filter(|f| f.bound).map(|f| self.job.tensors[f.tensor].shape.elements().div_ceil(HASHED));
             bytes.slot += 8 * hashes.sum::<u64>();
         }
+        // What a slot is filled with and what is read of it, once more without padding.
+        let crossing = self.fills.iter().map(|f| f.tensor).chain(self.reads.iter().map(|r| r.tensor));
+        let spaced = crossing.map(|id| &self.job.tensors[id]).filter(|tensor| tensor.spaced);
+        bytes.slot = spaced.fold(bytes.slot, |bytes, tensor| bytes.saturating_add(tensor.bytes()));
         // The plan's own list, and in every slot what the device makes of it.
         let list = self.cmds.iter().map(node_bytes).sum::<u64>().saturating_mul(graphs);
         bytes.fixed = bytes.fixed.saturating_add(list);

@@ -90,7 +90,10 @@ pub struct Rounds {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Placement {
     pub name: String,
+    /// On the device, padding between rows included.
     pub bytes: u64,
+    /// Its rows of three elements are spaced by four on the device.
+    pub spaced: bool,
     pub class: Class,
     /// `None`: no device memory.
     pub home: Option<Home>,
@@ -167,6 +170,8 @@ pub struct Read {
     pub tensor: usize,
     pub from: Home,
     pub bytes: u64,
+    /// Size of one element.
+    pub element: u32,
 }
 
 /// A tensor that is poisoned before it is written.

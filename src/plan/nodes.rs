@@ -156,7 +156,7 @@ mod tests {
                 for part in 0..of {
                     let range = window(bytes, part, of);
                     assert_eq!(range.start, end);
-                    assert!(range.start % 4 == 0 && range.end >= range.start);
+                    assert!(range.start.is_multiple_of(4) && range.end >= range.start);
                     end = range.end;
                 }
                 assert_eq!(end, bytes);

@@ -171,7 +171,7 @@ impl Draft<'_> {
             for &id in &checked {
                 let snapshot = snapshots.iter().position(|&s| s == id).map(|at| copies[at]);
                 if let Some(from) = snapshot.or(self.tensors[id].home) {
-                    self.reads.push(Read { tensor: id, from, bytes: self.tensors[id].bytes });
+                    self.reads.push(self.read(id, from));
                 }
             }
         } else {
@@ -182,12 +182,16 @@ impl Draft<'_> {
             let homes = self.arena("readback", Place::Readback, true, &items, false)?;
             self.guard = guard;
             for (&tensor, &from) in checked.iter().zip(&homes) {
-                self.reads.push(Read { tensor, from, bytes: self.tensors[tensor].bytes });
+                self.reads.push(self.read(tensor, from));
             }
             for (zone, &read) in self.zones.iter_mut().zip(&homes[tensors..]) {
                 zone.read = read;
             }
         }
         Ok(())
+    }
+
+    fn read(&self, tensor: usize, from: Home) -> Read {
+        Read { tensor, from, bytes: self.tensors[tensor].bytes, element: self.job.tensors[tensor].dtype.size() as u32 }
     }
 }

@@ -4,7 +4,7 @@
 use super::build::Draft;
 use super::{Home, Staged};
 use crate::job::{Action, Argument};
-use crate::tensor::{Param, ParamKind};
+use crate::tensor::{Param, ParamKind, rows};
 
 impl Draft<'_> {
     /// Alignment of tensors in memories, so that a whole tensor can always be bound. *Units*: bytes.
@@ -20,7 +20,7 @@ impl Draft<'_> {
             let params = self.job.kernels[*kernel].params.iter().filter(|p| !matches!(p.kind, ParamKind::Local { .. }));
             for (at, (arg, param)) in args.iter().zip(params).enumerate() {
                 let Argument::Tensor { access, view } = arg else { continue };
-                let alignment = self.bind_alignment(param);
+                let alignment = self.bind_alignment(param, self.job.tensors[view.tensor].spaced);
                 // Tensors start at multiples of every alignment, so the offset within one decides for all sets.
                 if view.offset % alignment != 0 {
                     staged.push(Staged {
@@ -40,10 +40,14 @@ impl Draft<'_> {
     }
 
     /// What an argument's first byte must be a multiple of: the device's demand, and the element as the kernel sees it.
-    fn bind_alignment(&self, param: &Param) -> u64 {
+    fn bind_alignment(&self, param: &Param, spaced: bool) -> u64 {
         let size = param.dtype.size() as u64;
-        // Rows of three lanes lie without padding, so that no element of them is aligned to more than its dtype.
-        let element = if param.lanes.is_power_of_two() { size * u64::from(param.lanes) } else { size };
+        let element = match param.lanes {
+            3 if spaced => rows::spaced(3 * size),
+            // Rows of three lanes lie without padding, so that no element of them is aligned to more than its dtype.
+            3 => size,
+            lanes => size * u64::from(lanes),
+        };
         self.caps.bind_alignment.max(element).min(self.alignment())
     }
 }

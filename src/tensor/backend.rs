@@ -24,4 +24,20 @@ impl Backend {
             Backend::Cuda => "cuda",
         }
     }
+
+    /// Whether kernels find three lanes at every fourth element. A `float3` of OpenCL and a `vec3<f32>` of WGSL take 16 bytes;
+    /// one of CUDA takes 12, and C for the CPU has no type of three.
+    pub fn spaces_three_lanes(self) -> bool {
+        matches!(self, Backend::Opencl | Backend::Wgpu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_lanes_are_spaced_where_their_type_is_wider() {
+        assert_eq!(Backend::ALL.map(Backend::spaces_three_lanes), [false, true, true, false]);
+    }
 }

@@ -1,4 +1,4 @@
-//! The ground everything stands on: dtypes and their bits, numbers, shapes, and parameter types.
+//! The ground everything stands on: dtypes and their bits, numbers, shapes, how rows lie, and parameter types.
 //!
 //! Nothing here knows of specs, devices or rounds.
 
@@ -9,6 +9,7 @@ mod lang;
 pub(crate) mod narrow;
 mod number;
 mod param;
+pub mod rows;
 mod shape;
 pub(crate) mod simd;
 mod structure;

@@ -312,7 +312,7 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
         }
         return;
     }
-    let mut ready: Vec<std::result::Result<Ready, Report>> = Vec::new();
+    let mut ready: Vec<std::result::Result<Ready, Box<Report>>> = Vec::new();
     let mut places: Vec<(Backend, usize)> = Vec::new();
     for (of, party) in parties.iter().enumerate() {
         ready.push(prepare(party, request, progress, of, &mut places));
@@ -334,9 +334,9 @@ fn prepare(
     progress: &'static Progress,
     of: usize,
     places: &mut Vec<(Backend, usize)>,
-) -> std::result::Result<Ready, Report> {
+) -> std::result::Result<Ready, Box<Report>> {
     let (job, backend) = (&party.job, party.job.backend);
-    let unplanned = |caps: Option<&Caps>, verdict, why: String| unplanned(job, backend, caps, request, verdict, why);
+    let unplanned = |caps: Option<&Caps>, verdict, why: String| Box::new(unplanned(job, backend, caps, request, verdict, why));
     let absent = |error: OpenError| match error {
         OpenError::Absent(why) if request.require.contains(&backend) => {
             unplanned(None, Verdict::Error, format!("`{}` is required: {why}", backend.name()))

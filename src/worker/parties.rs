@@ -15,7 +15,7 @@ type Send<'a> = dyn FnMut(Message) + std::marker::Send + 'a;
 pub(super) fn run(
     request: &Request,
     parties: &[Party],
-    ready: Vec<Result<Ready, Report>>,
+    ready: Vec<Result<Ready, Box<Report>>>,
     progress: &'static Progress,
     send: &mut Send<'_>,
 ) {
@@ -30,7 +30,7 @@ pub(super) fn run(
                     let events = &mut |event| send(Message::Event { of: 0, event });
                     exec::run(&party.job, &plan, &mut device, &options, progress, events);
                 }
-                Err(report) => send(Message::Event { of: 0, event: Event::Done(Box::new(report)) }),
+                Err(report) => send(Message::Event { of: 0, event: Event::Done(report) }),
             }
         }
         return;
@@ -53,7 +53,7 @@ pub(super) fn run(
             let Ready { mut device, plan } = match ready {
                 Ok(ready) => ready,
                 Err(report) => {
-                    tell(of, Event::Done(Box::new(report)));
+                    tell(of, Event::Done(report));
                     continue;
                 }
             };

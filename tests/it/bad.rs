@@ -26,9 +26,19 @@ pub fn resolve(loaded: &Loaded) -> Vec<Diagnostic> {
     let request = Request::new(&loaded.source.name);
     let (choices, _) = worker::choose(loaded, &request);
     match choices.len() {
-        0 | 1 => job::resolve_all(loaded, Backend::Cpu, &Overrides::default()).1,
+        0 | 1 => job::resolve_all(loaded, backend(&loaded.source.text), &Overrides::default()).1,
         _ => worker::resolve_parties(loaded, choices, &request).1,
     }
+}
+
+/// What the first line of a spec says of the backend for which it is wrong.
+const OF_BACKEND: &str = "#~ backend = ";
+
+/// The backend that a spec is for: the CPU, unless its first line says another.
+fn backend(text: &str) -> Backend {
+    let named = text.lines().next().and_then(|line| line.strip_prefix(OF_BACKEND));
+    let named = named.and_then(|name| Backend::ALL.into_iter().find(|backend| backend.name() == name.trim()));
+    named.unwrap_or(Backend::Cpu)
 }
 
 pub fn parse(text: &str, folder: &str) -> Loaded {
@@ -38,7 +48,7 @@ pub fn parse(text: &str, folder: &str) -> Loaded {
 /// What a spec says about itself: line, severity, text.
 fn annotations(text: &str) -> Vec<(usize, Severity, String)> {
     let mut out = Vec::new();
-    for (index, line) in text.lines().enumerate() {
+    for (index, line) in text.lines().enumerate().filter(|(index, line)| *index > 0 || !line.starts_with(OF_BACKEND)) {
         for note in line.split("#~").skip(1) {
             let (line, note) = match note.strip_prefix('^') {
                 Some(note) => (index, note),

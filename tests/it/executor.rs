@@ -99,10 +99,11 @@ proptest! {
 
 /// A job whose checks are expressions over every class of input.
 fn expressions() -> Job {
-    expressions_of(100)
+    expressions_of(100, false)
 }
 
-fn expressions_of(n: u64) -> Job {
+/// Of so many elements; `spaced`: in rows of three that lie by four on the device.
+fn expressions_of(n: u64, spaced: bool) -> Job {
     use runjob::data::Source;
     use runjob::job::{Action, Contents, View};
     use runjob::tensor::Dtype;
@@ -121,7 +122,9 @@ fn expressions_of(n: u64) -> Job {
     ];
     tensors[5].carry = true;
     tensors[6].carry = true;
-    let view = |tensor| View { tensor, offset: 0, len: n * 4 };
+    tensors.iter_mut().for_each(|tensor| tensor.spaced = spaced);
+    let len = tensors[0].device_bytes();
+    let view = |tensor| View { tensor, offset: 0, len };
     let copy = |src, dst| Action::Copy { src: view(src), dst: view(dst) };
     // restored = sets, overwritten = carried, carried = drawn, out = resident, follower = out
     let steps = vec![copy(2, 3), copy(5, 4), copy(1, 5), copy(0, 8), copy(8, 6)];
@@ -196,8 +199,8 @@ fn with_integer_steps() -> Job {
 
 #[test]
 fn expectations_see_the_contents_of_their_round_in_every_mode() {
-    let mut job = expressions();
-    for warmup in [0, 2] {
+    for (warmup, spaced) in [(0, false), (2, false), (0, true), (2, true)] {
+        let mut job = expressions_of(if spaced { 102 } else { 100 }, spaced);
         job.rounds.warmup = warmup;
         for mode in Mode::all_of(&job) {
             let outcome = run(&job, &mode);
@@ -289,7 +292,11 @@ fn with_less_and_less(job: &Job, mode: &Mode, set: SetLimit, peak: Peak) -> Stri
 
 #[test]
 fn rounds_are_right_whatever_memory_is_short() {
-    let mut job = expressions_of(3000);
+    [false, true].into_iter().for_each(rounds_are_right_with_little_memory);
+}
+
+fn rounds_are_right_with_little_memory(spaced: bool) {
+    let mut job = expressions_of(3000, spaced);
     job.rounds.count = 40;
     let device: (SetLimit, Peak) = (|job, limit| job.limits.device_memory = Some(limit), |p| p.cost.device_peak);
     let host: (SetLimit, Peak) = (|job, limit| job.limits.host_memory = Some(limit), |p| p.cost.host_peak);

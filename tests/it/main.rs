@@ -10,6 +10,8 @@ mod docs;
 mod executor;
 #[cfg(unix)]
 mod mutations;
+#[cfg(feature = "opencl")]
+mod opencl;
 mod planner;
 #[cfg(unix)]
 mod robust;

@@ -373,6 +373,9 @@ fn life(plan: &Plan, id: usize) -> (u32, u32) {
 fn layout(job: &Job, plan: &Plan, caps: &Caps) {
     let mut spans: Vec<(Slice, (u32, u32))> = Vec::new();
     for (id, placement) in plan.tensors.iter().enumerate() {
+        let of = &job.tensors[id];
+        assert_eq!((placement.bytes, placement.spaced), (if of.spaced { of.bytes() / 3 * 4 } else { of.bytes() }, of.spaced));
+        assert_eq!(placement.reason.ends_with("; rows of 3 spaced by 4"), of.spaced);
         let homes = placement.home.iter().map(|h| (*h, life(plan, id))).chain(placement.pristine.iter().map(|h| (*h, (0, u32::MAX))));
         for (home, life) in homes {
             assert_eq!(home.offset % caps.alignment, 0);
@@ -436,7 +439,7 @@ fn layout(job: &Job, plan: &Plan, caps: &Caps) {
     for check in &job.checks {
         let reads: Vec<_> = plan.reads.iter().filter(|r| r.tensor == check.tensor).collect();
         assert_eq!(reads.len(), 1);
-        assert_eq!(reads[0].bytes, job.tensors[check.tensor].bytes());
+        assert_eq!(reads[0].bytes, job.tensors[check.tensor].device_bytes());
         if plan.tensors[check.tensor].class == Class::Carried {
             assert_ne!(Some(reads[0].from), plan.tensors[check.tensor].home, "the next round writes it while it is checked");
         }
@@ -528,13 +531,14 @@ fn random_jobs_have_every_class() {
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
     let mut seen: HashMap<&str, u32> = HashMap::new();
-    let (mut shared, mut steps) = (0, 0);
+    let (mut shared, mut steps, mut spaced) = (0, 0, 0);
     for _ in 0..200 {
         let numbers = tape().new_tree(&mut runner).unwrap().current();
         let job = jobs::random(&numbers, jobs::Style { aligned: false, expressions: true });
         let plan = build(&job, &caps(true), &Options::default()).unwrap();
         for placement in &plan.tensors {
             *seen.entry(placement.class.name()).or_default() += 1;
+            spaced += u32::from(placement.spaced && placement.steps.is_some());
         }
         let homes: Vec<Slice> = plan.tensors.iter().filter_map(|p| p.home.map(|h| at(h, p.bytes))).collect();
         shared += u32::from((1..homes.len()).any(|i| homes[..i].iter().any(|h| overlap(*h, homes[i]))));
@@ -544,6 +548,7 @@ fn random_jobs_have_every_class() {
     assert!(classes.iter().all(|c| seen.get(c).is_some_and(|n| *n >= 10)), "{seen:?}");
     assert!(shared >= 10, "{shared} jobs whose scratch shares memory");
     assert!(steps > 800, "{steps} steps");
+    assert!(spaced > 100, "{spaced} tensors on the device have spaced rows");
 }
 
 #[test]

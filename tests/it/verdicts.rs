@@ -68,42 +68,74 @@ fn good_specs_pass() {
     for_each(&specs_in("tests/specs/good"), |spec| passes(spec, &["--contract"]));
 }
 
+const MODES: [&[&str]; 7] = [
+    &["--trust", "fast"],
+    &["--fresh", "--contract"],
+    &["--slots", "3", "--host", "pool", "--contract"],
+    &["--host", "pool", "--threads", "1"],
+    &["--in-process", "--host", "inline"],
+    &["--chaos", "7", "--contract"],
+    &["--chaos", "8", "--slots", "3", "--threads", "1"],
+];
+
 #[test]
 fn good_specs_pass_in_every_mode() {
-    let modes: [&[&str]; 7] = [
-        &["--trust", "fast"],
-        &["--fresh", "--contract"],
-        &["--slots", "3", "--host", "pool", "--contract"],
-        &["--host", "pool", "--threads", "1"],
-        &["--in-process", "--host", "inline"],
-        &["--chaos", "7", "--contract"],
-        &["--chaos", "8", "--slots", "3", "--threads", "1"],
-    ];
     for_each(&specs_in("tests/specs/good"), |spec| {
-        modes.iter().try_for_each(|mode| passes(spec, mode).map_err(|e| format!("{mode:?}: {e}")))
+        MODES.iter().try_for_each(|mode| passes(spec, mode).map_err(|e| format!("{mode:?}: {e}")))
     });
 }
 
 #[test]
 fn specs_that_try_to_fool_are_found_out() {
-    for_each(&specs_in("tests/specs/fooled"), |spec| {
-        let source = std::fs::read_to_string(spec).unwrap();
-        let notes = |key: &str| source.lines().filter_map(|l| l.strip_prefix(key)).map(|t| t.trim().to_string()).collect::<Vec<_>>();
-        let wanted = notes("#~ verdict:");
-        let output = runjob().arg(spec).output().unwrap();
-        let text = text(&output);
-        let found = verdict(&text).unwrap_or("none");
-        if wanted.len() != 1 || !wanted[0].split('|').any(|w| w.trim() == found) {
-            return Err(format!("verdict {found}, not {wanted:?}\n{text}"));
-        }
-        let code = if found == "fail" { 1 } else { 3 };
-        if output.status.code() != Some(code) {
-            return Err(format!("exit code {:?}, not {code}\n{text}", output.status.code()));
-        }
-        match notes("#~ says:").iter().find(|says| !text.contains(says.as_str())) {
-            Some(missing) => Err(format!("does not say `{missing}`\n{text}")),
-            None => Ok(()),
-        }
+    for_each(&specs_in("tests/specs/fooled"), |spec| found_out(spec, &[]));
+}
+
+/// Whether a run comes to the verdict that the spec names, and says what it names.
+fn found_out(spec: &Path, args: &[&str]) -> Result<(), String> {
+    let source = std::fs::read_to_string(spec).unwrap();
+    let notes = |key: &str| source.lines().filter_map(|l| l.strip_prefix(key)).map(|t| t.trim().to_string()).collect::<Vec<_>>();
+    let wanted = notes("#~ verdict:");
+    let output = runjob().arg(spec).args(args).output().unwrap();
+    let text = text(&output);
+    let found = verdict(&text).unwrap_or("none");
+    if wanted.len() != 1 || !wanted[0].split('|').any(|w| w.trim() == found) {
+        return Err(format!("verdict {found}, not {wanted:?}\n{text}"));
+    }
+    let code = if found == "fail" { 1 } else { 3 };
+    if output.status.code() != Some(code) {
+        return Err(format!("exit code {:?}, not {code}\n{text}", output.status.code()));
+    }
+    match notes("#~ says:").iter().find(|says| !text.contains(says.as_str())) {
+        Some(missing) => Err(format!("does not say `{missing}`\n{text}")),
+        None => Ok(()),
+    }
+}
+
+/// As on a device that spaces three lanes by four: the kernels of these specs step from row to row by `row`.
+const SPACED: [&str; 3] = ["--spaced", "--dim", "row=4"];
+
+#[test]
+fn rows_of_three_are_right_where_a_device_spaces_them() {
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs/good/lanes_of_three.toml");
+    let mut complaints = Vec::new();
+    for mode in MODES.iter().chain([&["--contract"][..]].iter()) {
+        complaints.extend(passes(&spec, &[&SPACED, *mode].concat()).err());
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    // A kernel that steps as if they lay side by side, and one that steps as if they did not.
+    for args in [&["--spaced"][..], &["--dim", "row=4"]] {
+        let output = runjob().arg(&spec).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}\n{}", text(&output));
+    }
+}
+
+#[test]
+fn kernels_that_are_wrong_about_spaced_rows_are_found_out() {
+    let specs = specs_in("tests/specs/fooled").into_iter();
+    let specs: Vec<PathBuf> = specs.filter(|spec| spec.file_name().unwrap().to_string_lossy().starts_with("three_")).collect();
+    assert!(specs.len() >= 6);
+    for_each(&specs, |spec| {
+        [&[][..], &["--fresh"], &["--host", "pool", "--slots", "3"]].iter().try_for_each(|mode| found_out(spec, &[&SPACED, *mode].concat()))
     });
 }
 

@@ -40,7 +40,10 @@ fn probe(probe: Probe, caps: &Caps) -> Option<KernelSource> {
             for (uint i = 0; i < n; i++) y[i] += a * x[i];
         }"
         .to_string(),
-        Probe::Step => "kernel void step(global uint *y, uint a, uint b) { y[0] = y[0] * a + b; }".replace("step(", "step_("),
+        Probe::Broken => "kernel void broken(global uint *y) { y[0] = nowhere; }".to_string(),
+        Probe::Step | Probe::Mismatch => {
+            "kernel void step(global uint *y, uint a, uint b) { y[0] = y[0] * a + b; }".replace("step(", "step_(")
+        }
         Probe::Where => "kernel void where(global uint *y) {
             uint x = get_group_id(0), gx = get_num_groups(0), r = get_group_id(1), gy = get_num_groups(1), z = get_group_id(2);
             y[x + gx * (r + gy * z)] = 1 + x + 100 * r + 10000 * z;
@@ -61,7 +64,7 @@ fn probe(probe: Probe, caps: &Caps) -> Option<KernelSource> {
         .to_string(),
     };
     let mut kernel = source(probe, text(&code));
-    if probe == Probe::Step {
+    if matches!(probe, Probe::Step | Probe::Mismatch) {
         kernel.entry = "step_".into();
     }
     Some(kernel)

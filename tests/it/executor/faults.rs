@@ -43,7 +43,11 @@ fn after_any_failed_call_everything_is_freed_and_the_rounds_before_stand() {
 
 #[test]
 fn after_a_failed_call_the_other_outputs_are_still_checked() {
-    let mut job = super::expressions();
+    the_other_outputs_are_checked(super::expressions());
+    the_other_outputs_are_checked(super::expressions_of(102, true));
+}
+
+fn the_other_outputs_are_checked(mut job: Job) {
     // One output is wrong in every round.
     job.checks[3].wants = vec![jobs::want(&job.tensors, 8, "resident + 1")];
     job.checks.swap(0, 3);

@@ -43,7 +43,18 @@ impl<'a> Interpreter<'a> {
             let time = if t.contents.is_drawn() { round as u32 } else { EVERY_ROUND };
             data::fill(&source, t.dtype, Key::new(self.job.rounds.seed, &name), time, 0, &mut bytes);
         }
-        bytes
+        if !t.spaced {
+            return bytes;
+        }
+        let row = 3 * t.dtype.size();
+        bytes.chunks(row).flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0xff, t.dtype.size()))).collect()
+    }
+
+    /// Bytes of the device without the padding of rows.
+    fn dense(&self, tensor: usize, bytes: &[u8]) -> Vec<u8> {
+        let t = &self.job.tensors[tensor];
+        let size = t.dtype.size();
+        if t.spaced { bytes.chunks(4 * size).flat_map(|row| &row[..3 * size]).copied().collect() } else { bytes.to_vec() }
     }
 
     /// Runs the next round: its set, and what every tensor holds at its end.
@@ -62,7 +73,7 @@ impl<'a> Interpreter<'a> {
         for (id, end) in ends.iter().enumerate().filter(|&(id, _)| job.tensors[id].carry) {
             self.carried[id] = Some(end.clone());
         }
-        (set, ends)
+        (set, ends.iter().enumerate().map(|(id, end)| self.dense(id, end)).collect())
     }
 
     fn step(&self, action: &Action, vars: &[u64], tensors: &mut [Aligned]) {

@@ -193,7 +193,7 @@ pub fn scalar(text: &str, float: bool) -> Scalar {
 }
 
 pub fn tensor(name: &str, dtype: Dtype, elements: u64, contents: Contents) -> Tensor {
-    Tensor { name: name.into(), dtype, shape: Shape::new(vec![elements]).unwrap(), contents, carry: false }
+    Tensor { name: name.into(), dtype, shape: Shape::new(vec![elements]).unwrap(), contents, carry: false, spaced: false }
 }
 
 pub fn drawn(source: Source) -> Contents {
@@ -267,6 +267,8 @@ struct Maker<'a> {
     value: usize,
     sets: usize,
     profile: Profile,
+    /// Tensors of this dtype have rows of three that the device spaces. Kernels take tensors of one dtype, padding and all.
+    spaced: Option<Dtype>,
 }
 
 /// What a job has most of: lives that end where others start, and contents that differ by set, are rare in a mixture.
@@ -284,6 +286,7 @@ pub fn random(numbers: &[u16], style: Style) -> Job {
     let profile = tape.one(&[Profile::Mixed, Profile::Scratch, Profile::Sets]);
     let order = tape.one(&[Order::Cycle, Order::Shuffle]);
     let warmup = tape.one(&[0, 0, 1, 2]);
+    let spaced = tape.one(&[None, None, Some(Dtype::U32), Some(Dtype::F32), Some(Dtype::U8)]);
     let mut maker = Maker {
         tape,
         style,
@@ -295,6 +298,7 @@ pub fn random(numbers: &[u16], style: Style) -> Job {
         value: 0,
         sets,
         profile,
+        spaced,
     };
     maker.tensors();
     for _ in 0..1 + maker.tape.pick(12) {
@@ -346,6 +350,8 @@ impl Maker<'_> {
         for index in 0..count {
             let dtype = self.dtype();
             let elements = self.tape.one(&[40, 1, 3, 16, 17, 64, 100, 200]);
+            let spaced = self.spaced == Some(dtype);
+            let elements = if spaced { u64::next_multiple_of(elements, 3) } else { elements };
             let kind = match self.profile {
                 Profile::Mixed => self.tape.pick(6),
                 Profile::Scratch => self.tape.one(&[0, 0, 0, 0, 2, 4]),
@@ -360,14 +366,14 @@ impl Maker<'_> {
             let fixed = matches!(contents, Contents::Fixed(_));
             let bare = matches!(contents, Contents::None);
             let mut tensor = tensor(&format!("t{index}"), dtype, elements, contents);
-            tensor.carry = fixed && self.tape.pick(3) == 2;
+            (tensor.carry, tensor.spaced) = (fixed && self.tape.pick(3) == 2, spaced);
             self.writable.push(bare || self.tape.pick(2) == 1);
-            self.written.push(vec![!bare; tensor.bytes() as usize]);
+            self.written.push(vec![!bare; tensor.device_bytes() as usize]);
             self.tensors.push(tensor);
         }
         // One that every job can write, and one that every job can read.
-        let spare = tensor("out", Dtype::U32, 33, Contents::None);
-        self.written.push(vec![false; spare.bytes() as usize]);
+        let spare = Tensor { spaced: self.spaced == Some(Dtype::U32), ..tensor("out", Dtype::U32, 33, Contents::None) };
+        self.written.push(vec![false; spare.device_bytes() as usize]);
         self.writable.push(true);
         self.tensors.push(spare);
         self.value = self.tensors.len();
@@ -405,11 +411,20 @@ impl Maker<'_> {
         (!of.is_empty()).then(|| self.tape.one(&of))
     }
 
+    /// Elements of a tensor on the device.
+    fn elements(&self, id: usize) -> u64 {
+        self.tensors[id].device_bytes() / self.tensors[id].dtype.size() as u64
+    }
+
     /// A view of so many elements.
     fn view(&mut self, id: usize, elements: u64, word_aligned: bool) -> View {
         let size = self.tensors[id].dtype.size() as u64;
-        let unit = if self.style.aligned { 64 / size } else { u64::from(word_aligned) * (4 / size.min(4) - 1) + 1 };
-        let most = (self.tensors[id].shape.elements() - elements) / unit;
+        let unit = match (self.style.aligned, self.tensors[id].spaced) {
+            (true, _) => 64 / size,
+            (false, true) => 4,
+            (false, false) => u64::from(word_aligned) * (4 / size.min(4) - 1) + 1,
+        };
+        let most = (self.elements(id) - elements) / unit;
         let offset = self.tape.pick(most as usize + 1) as u64 * unit * size;
         View { tensor: id, offset, len: elements * size }
     }
@@ -448,7 +463,7 @@ impl Maker<'_> {
             }
         }
         if let Some((_, view)) = views.iter().find(|(access, view)| access.reads() && !self.readable(*view)) {
-            let whole = View { tensor: view.tensor, offset: 0, len: self.tensors[view.tensor].bytes() };
+            let whole = View { tensor: view.tensor, offset: 0, len: self.tensors[view.tensor].device_bytes() };
             return self.fill(whole);
         }
         self.push(action);
@@ -524,8 +539,9 @@ impl Maker<'_> {
 
     /// A number of elements that all of these have; often all of them.
     fn length(&mut self, ids: &[usize]) -> u64 {
-        let most = ids.iter().map(|&id| self.tensors[id].shape.elements()).min().unwrap_or(1);
-        if self.tape.pick(2) == 0 { most } else { 1 + self.tape.pick(most as usize) as u64 }
+        let most = ids.iter().map(|&id| self.elements(id)).min().unwrap_or(1);
+        let row = if ids.iter().any(|&id| self.tensors[id].spaced) { 4 } else { 1 };
+        if self.tape.pick(2) == 0 { most } else { row * (1 + self.tape.pick((most / row) as usize) as u64) }
     }
 
     /// Checks some of what is written; outputs first get the parts that no step writes.

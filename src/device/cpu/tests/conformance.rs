@@ -75,6 +75,7 @@ fn builtin(probe: Probe) -> Option<KernelSource> {
             4 => scalar::<4>,
             _ => scalar::<8>,
         },
+        Probe::Broken | Probe::Mismatch => return None,
     };
     Some(source(probe, Code::Builtin(code)))
 }
@@ -84,6 +85,8 @@ fn compiled(bench: &Bench, probe: Probe) -> Option<KernelSource> {
         Probe::Axpy => {
             "#include <stdint.h>\nvoid axpy(const float *x, float *y, float a, uint32_t n) { for (uint32_t i = 0; i < n; ++i) y[i] += a * x[i]; }\n".to_string()
         }
+        Probe::Broken => "#include <stdint.h>\nvoid broken(uint32_t *y) { y[0] = nowhere; }\n".to_string(),
+        Probe::Mismatch => "#include <stdint.h>\nvoid mismatch(uint32_t *y, uint32_t a, uint32_t b) { y[0] = y[0] * a + b; }\n".to_string(),
         Probe::Step => "#include <stdint.h>\nvoid step(uint32_t *y, uint32_t a, uint32_t b) { y[0] = y[0] * a + b; }\n".to_string(),
         Probe::Where => "#include <runjob.h>\nvoid where(uint32_t *y) {\n  uint32_t i = rj_block(0) + rj_grid(0) * (rj_block(1) + rj_grid(1) * rj_block(2));\n  y[i] = rj_block_dim(2) + rj_block(0) + 100 * rj_block(1) + 10000 * rj_block(2);\n}\n".to_string(),
         Probe::Struct => "#include <runjob.h>\nstruct mixed { uint8_t a; uint32_t b; uint16_t c; };\nvoid struct_(uint32_t *y, struct mixed p, const float *none) { y[0] = p.a; y[1] = p.b; y[2] = p.c; y[3] = !none; }\n".to_string(),

@@ -1,5 +1,7 @@
 //! What every backend must do: one list of cases, run against a way to open the device and a source for each probe.
 
+mod lists;
+
 use super::*;
 use crate::tensor::{Dtype, Number, Param};
 
@@ -18,6 +20,10 @@ pub(crate) enum Probe {
     Struct,
     /// `out u32 y`: y\[d\] = the launch's offset in dimension d. Only where launches have one.
     Offset,
+    /// Source that no compiler takes, which names `nowhere`.
+    Broken,
+    /// The source of `Step` under parameters that are not its own: `inout f32 y, u32 a, u32 b`.
+    Mismatch,
 }
 
 /// A backend under test. `kernel` gives `None` for what it cannot run.
@@ -34,7 +40,8 @@ pub(crate) fn params(probe: Probe) -> Vec<Param> {
         Probe::Where => vec!["out u32 y".into()],
         Probe::Scalar(dtype) => vec![format!("out {dtype} y"), format!("{dtype} s")],
         Probe::Struct => vec!["out u32 y".into(), "struct mixed { u8 a, u32 b, u16 c } p".into(), "null".into()],
-        Probe::Offset => vec!["out u32 y".into()],
+        Probe::Offset | Probe::Broken => vec!["out u32 y".into()],
+        Probe::Mismatch => vec!["inout f32 y".into(), "u32 a".into(), "u32 b".into()],
     };
     texts.iter().map(|text| Param::parse(text).unwrap()).collect()
 }
@@ -76,6 +83,13 @@ pub(crate) fn conform(suite: &Suite<'_>) {
         grids_have_three_dimensions_and_zero_is_no_launch,
         replays_take_their_own_variables_in_order,
         points_order_queues,
+        lists::copies_go_in_all_directions,
+        lists::a_graph_is_replayed_with_data_that_changes,
+        lists::many_small_launches_run_in_order,
+        lists::an_edge_that_is_left_out_is_seen_under_chaos,
+        lists::a_wait_that_is_left_out_is_seen_under_chaos,
+        lists::an_allocation_past_the_largest_is_refused,
+        lists::kernels_that_do_not_build_say_why,
         a_fork_reads_what_was_made_before,
         reset_leaves_kernels,
         mistakes_are_errors,
