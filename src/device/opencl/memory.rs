@@ -32,6 +32,8 @@ pub(super) struct Memory {
     pub queue: u32,
     /// The queue and the number of the submission before which it was unmapped, while that may not be done.
     pub released: Option<(u32, u64)>,
+    /// The queue and the number of the submission behind which it is mapped again: the host may not look before.
+    pub ready: Option<(u32, u64)>,
 }
 
 // SAFETY: the mapped address belongs to the memory; whoever has the memory has it.
@@ -87,7 +89,7 @@ impl Memory {
     }
 
     fn of(place: Place, bytes: u64, held: Arc<Held>) -> Memory {
-        Memory { place, bytes, held, parts: HashMap::new(), mapped: Cell::new(None), lent: false, queue: 0, released: None }
+        Memory { place, bytes, held, parts: HashMap::new(), mapped: Cell::new(None), lent: false, queue: 0, released: None, ready: None }
     }
 
     /// The same memory in an instance that is forked.
@@ -140,10 +142,17 @@ impl Memory {
         if let Some(region) = &self.held.region {
             region.set_writable(true).map_err(|e| super::failed("map", e.to_string()))?;
         }
-        let ptr = map(&self.held.driver, queue, self.buffer(), self.bytes)?;
+        let ptr = map(&self.held.driver, queue, self.buffer(), self.bytes, CL_TRUE)?;
         self.mapped.set(Some(ptr));
         self.released = None;
         Ok(ptr)
+    }
+
+    /// Maps the bytes for the host behind a submission, which it waits for before it looks.
+    pub fn map_behind(&mut self, queue: cl_command_queue, submission: (u32, u64)) -> Result<()> {
+        self.mapped.set(Some(map(&self.held.driver, queue, self.buffer(), self.bytes, CL_FALSE)?));
+        self.ready = Some(submission);
+        Ok(())
     }
 
     /// Gives mapped bytes to the device, in this queue's order.
@@ -163,12 +172,12 @@ impl Memory {
     }
 }
 
-/// Maps a whole buffer, and waits until it is.
-fn map(driver: &Driver, queue: cl_command_queue, buffer: cl_mem, bytes: u64) -> Result<NonNull<u8>> {
+/// Maps a whole buffer; if it is to block, until it is mapped.
+fn map(driver: &Driver, queue: cl_command_queue, buffer: cl_mem, bytes: u64, blocks: cl_bool) -> Result<NonNull<u8>> {
     let api = driver.api;
     let bytes = bytes.max(1) as usize;
     let flags = CL_MAP_READ | CL_MAP_WRITE;
-    let ptr = make!(api.clEnqueueMapBuffer(queue, buffer, CL_TRUE, flags, 0, bytes, 0, std::ptr::null(), null_mut()))?;
+    let ptr = make!(api.clEnqueueMapBuffer(queue, buffer, blocks, flags, 0, bytes, 0, std::ptr::null(), null_mut()))?;
     NonNull::new(ptr.cast()).ok_or_else(|| super::failed("clEnqueueMapBuffer", "the driver mapped nothing"))
 }
 
@@ -192,7 +201,7 @@ impl Held {
         let buffer = Object::new(api, raw);
         let host = match place {
             // Page-locked for good: what is copied from and to it needs no call before and after.
-            Place::Upload | Place::Readback if !driver.caps.unified => Some(map(driver, queue, raw, bytes)?),
+            Place::Upload | Place::Readback if !driver.caps.unified => Some(map(driver, queue, raw, bytes, CL_TRUE)?),
             _ => None,
         };
         Ok(Held { buffer, region, host, bytes, driver: Arc::clone(driver) })

@@ -207,7 +207,7 @@ impl OpenclDevice {
             let memory = &mut self.memories[id as usize];
             if memory.is_pending() {
                 memory.unmap(of.raw())?;
-                memory.released = Some((queue.0, number));
+                (memory.released, memory.ready) = (Some((queue.0, number)), None);
             }
         }
         let mut times = self.driver.options.profile.then(Times::default);
@@ -217,6 +217,15 @@ impl OpenclDevice {
         // What fails on the way has enqueued what comes before.
         of.submitted = number;
         list.run(call, &self.driver, of.raw(), vars, &mut times)?;
+        if queue.0 != 0 {
+            // What the host gave up for this it takes again after it: a map that comes later would stand behind later work.
+            for &id in &list.memories {
+                let memory = &mut self.memories[id as usize];
+                if memory.released == Some((queue.0, number)) {
+                    memory.map_behind(of.raw(), (queue.0, number))?;
+                }
+            }
+        }
         if first.is_some() {
             of.wait(&self.driver, number)?;
             list.has_run();
@@ -270,6 +279,9 @@ impl Device for OpenclDevice {
         }
         let ptr = match memory.at_hand() {
             Some(ptr) => {
+                if let Some((of, behind)) = memory.ready.take() {
+                    self.wait(Point(u64::from(of) << QUEUE_BIT | behind))?;
+                }
                 self.pay()?;
                 ptr
             }
@@ -352,9 +364,10 @@ impl Device for OpenclDevice {
     fn wait(&mut self, point: Point) -> Result<()> {
         let driver = Arc::clone(&self.driver);
         let (queue, number) = self.locate("wait", point)?;
-        // What the host looks at next is mapped first where memory is shared, which waits by itself.
-        if driver.caps.unified && !driver.options.profile && number > queue.finished {
-            let queue = (point.0 >> QUEUE_BIT) as u32;
+        // What queue 0 wrote is mapped before the host looks at it where memory is shared, and that waits by itself.
+        let of = (point.0 >> QUEUE_BIT) as u32;
+        if of == 0 && driver.caps.unified && !driver.options.profile && number > queue.finished {
+            let queue = of;
             if self.owed != Some(queue) {
                 self.pay()?;
                 self.owed = Some(queue);
@@ -391,7 +404,7 @@ impl Device for OpenclDevice {
         self.objects.clear();
         self.memories.truncate(self.inherited.1);
         for memory in &mut self.memories {
-            memory.released = None;
+            (memory.released, memory.ready) = (None, None);
         }
         match object::release_failure() {
             Some(code) => result.and(Err(failed("release", api::words(code)))),
