@@ -9,8 +9,8 @@ use opencl_sys::*;
 use super::Driver;
 use super::api::cl;
 use super::object::{Kernel, Object, Program};
-use super::program::{ArgInfo, Workshop, arg_count, arg_info, group_info, unusable};
-use crate::device::{DeviceError, KernelSource, Result};
+use super::program::{ArgInfo, Workshop, arg_count, arg_info, build_error, group_info, unusable};
+use crate::device::{KernelSource, Result};
 use crate::tensor::{Access, Dtype, Param, ParamKind};
 
 /// A kernel that can be launched. Kernel objects are made of it, as each holds one set of arguments.
@@ -146,8 +146,7 @@ fn agree(driver: &Driver, kernel: cl_kernel, source: &KernelSource) -> Result<()
     let count = arg_count(driver, kernel)?;
     let infos: Option<Vec<ArgInfo>> = (0..count).map(|index| arg_info(driver, kernel, index).ok()).collect();
     disagreement(&source.params, count as usize, infos.as_deref()).map_or(Ok(()), |lines| {
-        let message = format!("kernel `{}`: the source disagrees with `params`", source.name);
-        Err(DeviceError::Build { kernel: source.name.clone(), message, log: lines.join("\n") })
+        Err(build_error(source, "the source disagrees with `params`", lines.join("\n")))
     })
 }
 
