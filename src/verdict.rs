@@ -253,6 +253,9 @@ pub struct Report {
     pub times: Times,
     /// What the kernels printed.
     pub output: String,
+    /// Of a comparison of two devices: what they are called. The second one's outputs are `got`, the first one's `want`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between: Option<[String; 2]>,
 }
 
 impl Report {
@@ -282,6 +285,7 @@ impl Report {
             round_counts: Counts::default(),
             times: Times::default(),
             output: String::new(),
+            between: None,
         }
     }
 }
