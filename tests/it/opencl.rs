@@ -91,7 +91,11 @@ fn names() -> Vec<String> {
 fn in_every_mode(folder: &str, judge: fn(&Path, &[&str]) -> Result<(), String>) {
     let names = names();
     for_each(&specs_in(folder), |spec| {
-        names.iter().flat_map(|name| MODES.map(|mode| (name, mode))).try_for_each(|(name, mode)| {
+        // Level fast leaves out guards, and looks at no input.
+        let standard = std::fs::read_to_string(spec).unwrap().lines().any(|line| line == "#~ trust: standard");
+        let modes = MODES.into_iter().filter(|mode| !standard || !mode.contains(&"fast"));
+        let mut runs = modes.flat_map(|mode| names.iter().map(move |name| (name, mode)));
+        runs.try_for_each(|(name, mode)| {
             judge(spec, &[&["--device", name], mode].concat()).map_err(|complaint| format!("{name} {mode:?}: {complaint}"))
         })
     });
