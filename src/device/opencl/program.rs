@@ -184,7 +184,9 @@ fn input(kernel: &KernelSource, found: &Found) -> Result<Input> {
         Code::File(path) if path.extension().is_some_and(|suffix| suffix == "spv") => {
             if !found.takes_il {
                 let (name, path) = (&kernel.name, path.display());
-                return Err(DeviceError::Unsupported(format!("kernel `{name}`: `{path}` is SPIR-V, which this driver does not take")));
+                return Err(DeviceError::Unsupported(format!(
+                    "kernel `{name}`: `{path}` is SPIR-V, which this driver does not take: give it OpenCL C"
+                )));
             }
             if !kernel.defines.is_empty() {
                 return Err(unusable(kernel, "SPIR-V takes no `defines`: they were given when it was made", String::new()));
