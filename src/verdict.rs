@@ -183,7 +183,7 @@ impl CheckReport {
 /// Where the time went. *Units*: nanoseconds, over all rounds that were timed.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
-    /// From the first round's start to the last round's end.
+    /// From the first round's start to the last round's end; 0, as are those of its parts, where devices waited for each other.
     pub total: u64,
     pub rounds: u64,
     /// Rounds whose phases were timed one by one.

@@ -156,7 +156,7 @@ fn headline(report: &Report) -> String {
         let _ = write!(text, " ({} not selected)", report.not_selected);
     }
     // A time of rounds that were wrong is no result.
-    if report.verdict == Verdict::Pass && report.times.rounds > 0 {
+    if report.verdict == Verdict::Pass && report.times.rounds > 0 && report.times.total > 0 {
         let _ = write!(text, ", {} a round", nanoseconds(report.times.total / report.times.rounds));
     }
     text.push('\n');

@@ -285,7 +285,11 @@ impl Executor<'_> {
             cost: self.plan.cost,
             setup_counts,
             round_counts: self.device.counts() - setup_counts,
-            times: Times { total, rounds: tally.run, setup, ..tally.times },
+            times: match self.job.compared {
+                // Devices that wait for each other are as fast as the slowest, which is no time of any.
+                true => Times { rounds: tally.run, setup, device: tally.times.device, ..Times::default() },
+                false => Times { total, rounds: tally.run, setup, ..tally.times },
+            },
             output: String::new(),
             between: None,
         };

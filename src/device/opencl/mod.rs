@@ -214,8 +214,9 @@ impl OpenclDevice {
         // PoCL (3.1, 5.0) loses count of a kernel that two threads run for the first time at once, and aborts.
         static FIRST: Mutex<()> = Mutex::new(());
         let first = list.is_new().then(|| FIRST.lock().unwrap_or_else(PoisonError::into_inner));
-        list.run(call, &self.driver, of.raw(), vars, &mut times)?;
+        // What fails on the way has enqueued what comes before.
         of.submitted = number;
+        list.run(call, &self.driver, of.raw(), vars, &mut times)?;
         if first.is_some() {
             of.wait(&self.driver, number)?;
             list.has_run();
