@@ -310,16 +310,27 @@ fn tell(text: &mut String, failure: &Failure, story: bool) {
 }
 
 fn printed(text: &mut String, report: &Report) {
-    if report.output.trim().is_empty() {
+    let lines: Vec<&str> = report.output.trim_end().lines().filter(|line| !is_tally(line)).collect();
+    if lines.iter().all(|line| line.trim().is_empty()) {
         return;
     }
-    let lines: Vec<&str> = report.output.trim_end().lines().collect();
     let _ = writeln!(text, "  the kernels printed:");
     for line in lines.iter().take(20) {
         let _ = writeln!(text, "    | {}", harmless(line));
     }
     if lines.len() > 20 {
         let _ = writeln!(text, "    ... {} more lines", lines.len() - 20);
+    }
+}
+
+/// Whether a line is what drivers' compilers write to the process's output besides their log: `2 errors generated.`
+fn is_tally(line: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let counts = |pair: &[&str]| matches!(pair, [n, "error" | "errors" | "warning" | "warnings"] if n.parse::<u32>().is_ok());
+    match words[..] {
+        [ref pair @ .., "generated."] if pair.len() == 2 => counts(pair),
+        [ref pairs @ .., "generated."] if pairs.len() == 5 && pairs[2] == "and" => counts(&pairs[..2]) && counts(&pairs[3..]),
+        _ => false,
     }
 }
 

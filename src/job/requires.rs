@@ -126,6 +126,7 @@ impl Resolver<'_> {
         let known: Vec<&str> = Dtype::ALL.iter().map(|d| d.name()).chain(named).collect();
         if !dtype
             && limit.is_none()
+            && !VERSIONS.contains(&what)
             && let Some(near) = nearest(what, &known)
         {
             self.report(

@@ -27,7 +27,7 @@ pub fn text(output: &Output) -> String {
 }
 
 /// The word that a report starts with.
-fn verdict(output: &str) -> Option<&str> {
+pub fn verdict(output: &str) -> Option<&str> {
     const WORDS: [&str; 10] = ["pass", "skip", "fail", "error", "crash", "timeout", "unchecked", "xfail", "xpass", "interrupted"];
     output.lines().find_map(|line| {
         let word = line.split(' ').next()?;
@@ -54,7 +54,7 @@ pub fn for_each(specs: &[PathBuf], judge: impl Fn(&Path) -> Result<(), String> +
     assert!(complaints.is_empty(), "{} of {} specs:\n{}", complaints.len(), specs.len(), complaints.join("\n"));
 }
 
-fn passes(spec: &Path, args: &[&str]) -> Result<(), String> {
+pub fn passes(spec: &Path, args: &[&str]) -> Result<(), String> {
     let output = runjob().arg(spec).args(args).output().unwrap();
     let text = text(&output);
     match (verdict(&text), output.status.code()) {
@@ -91,7 +91,7 @@ fn specs_that_try_to_fool_are_found_out() {
 }
 
 /// Whether a run comes to the verdict that the spec names, and says what it names.
-fn found_out(spec: &Path, args: &[&str]) -> Result<(), String> {
+pub fn found_out(spec: &Path, args: &[&str]) -> Result<(), String> {
     let source = std::fs::read_to_string(spec).unwrap();
     let notes = |key: &str| source.lines().filter_map(|l| l.strip_prefix(key)).map(|t| t.trim().to_string()).collect::<Vec<_>>();
     let wanted = notes("#~ verdict:");

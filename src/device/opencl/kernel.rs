@@ -9,8 +9,8 @@ use opencl_sys::*;
 use super::Driver;
 use super::api::cl;
 use super::object::{Kernel, Object, Program};
-use super::program::{ArgInfo, Workshop, arg_count, arg_info, group_info, unusable};
-use crate::device::{DeviceError, KernelSource, Result};
+use super::program::{ArgInfo, Workshop, arg_count, arg_info, build_error, group_info, unusable};
+use crate::device::{KernelSource, Result};
 use crate::tensor::{Access, Dtype, Param, ParamKind};
 
 /// A kernel that can be launched. Kernel objects are made of it, as each holds one set of arguments.
@@ -114,12 +114,17 @@ impl Loaded {
 fn fits(driver: &Driver, kernel: cl_kernel, source: &KernelSource) -> Result<()> {
     let refuse = |message: String| Err(unusable(source, message, String::new()));
     if source.shared > 0 {
-        return refuse(format!("`shared` asks for {} bytes, OpenCL has no scratch of a block but `local` parameters", source.shared));
+        let bytes = source.shared;
+        return refuse(format!(
+            "`shared` asks for {bytes} bytes, OpenCL has no scratch of a block but `local` parameters: write one, as `local u8[{bytes}] scratch`"
+        ));
     }
     let required: [usize; 3] = group_info(driver, kernel, CL_KERNEL_COMPILE_WORK_GROUP_SIZE)?;
     let block = source.block.map(|n| n as usize);
     if required != [0; 3] && required != block {
-        return refuse(format!("the source asks for blocks of {required:?} (reqd_work_group_size), the spec's are {block:?}"));
+        return refuse(format!(
+            "the source asks for blocks of {required:?} (reqd_work_group_size), the spec's are {block:?}: write block = {required:?}"
+        ));
     }
     let most: usize = group_info(driver, kernel, CL_KERNEL_WORK_GROUP_SIZE)?;
     let threads = block.iter().product::<usize>();
@@ -145,10 +150,8 @@ fn fits(driver: &Driver, kernel: cl_kernel, source: &KernelSource) -> Result<()>
 fn agree(driver: &Driver, kernel: cl_kernel, source: &KernelSource) -> Result<()> {
     let count = arg_count(driver, kernel)?;
     let infos: Option<Vec<ArgInfo>> = (0..count).map(|index| arg_info(driver, kernel, index).ok()).collect();
-    disagreement(&source.params, count as usize, infos.as_deref()).map_or(Ok(()), |lines| {
-        let message = format!("kernel `{}`: the source disagrees with `params`", source.name);
-        Err(DeviceError::Build { kernel: source.name.clone(), message, log: lines.join("\n") })
-    })
+    disagreement(&source.params, count as usize, infos.as_deref())
+        .map_or(Ok(()), |lines| Err(build_error(source, "the source disagrees with `params`", lines.join("\n"))))
 }
 
 /// A line for every parameter that is another one in the source; `None` where all agree.

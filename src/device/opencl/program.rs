@@ -80,12 +80,12 @@ impl Workshop {
         let log = log.map_or(String::new(), |bytes| text(&bytes));
         match failure.code {
             CL_BUILD_PROGRAM_FAILURE => {
-                let first = log.lines().find(|line| line.contains("error:")).map(|line| line.trim().to_string());
-                Err(build_error(kernel, first.unwrap_or_else(|| "the driver's compiler refuses the source".to_string()), log))
+                let (message, log) = refused(&log, &self.driver.caps.features);
+                Err(build_error(kernel, message, log))
             }
             CL_INVALID_BUILD_OPTIONS => {
-                let message = format!("the driver's compiler does not take these options: {}", input.options);
-                Err(unusable(kernel, message, log))
+                let given = if kernel.flags.is_empty() { &input.options } else { &kernel.flags.join(" ") };
+                Err(unusable(kernel, format!("the driver's compiler does not take `flags`: {given}"), log))
             }
             _ => Err(failure.into()),
         }
@@ -110,7 +110,14 @@ impl Workshop {
                 let names =
                     bytes_of(|size, value, len| cl!(api.clGetProgramInfo(program.raw(), CL_PROGRAM_KERNEL_NAMES, size, value, len)));
                 let names: Vec<String> = names.map_or(String::new(), |b| text(&b)).split(';').map(String::from).collect();
-                let hint = if names == [""] { "; it has none at all".to_string() } else { among(&kernel.entry, &names) };
+                // PoCL renames what OpenCL C has functions of.
+                let hint = match &names[..] {
+                    names if names.contains(&format!("_cl_{}", kernel.entry)) => {
+                        "; OpenCL C has a function of this name: give the kernel another".to_string()
+                    }
+                    [none] if none.is_empty() => "; it has none at all".to_string(),
+                    names => among(&kernel.entry, names),
+                };
                 Err(build_error(kernel, format!("the source has no kernel `{}`{hint}", kernel.entry), String::new()))
             }
             Err(failure) => Err(failure.into()),
@@ -122,6 +129,27 @@ impl Builder for Workshop {
     fn build(&self, kernel: &KernelSource, _: &AtomicBool) -> Result<()> {
         self.program(kernel).map(|_| ())
     }
+}
+
+/// Types that a device need not compute with: what a compiler calls them, their dtype, and what a kernel can do without.
+const LACKING: [(&str, &str, &str); 2] =
+    [("half", "f16", "read it with `vload_half`, take its bits as `ushort`, or write"), ("double", "f64", "write")];
+
+/// What a compiler says of a source that it refuses: its first error, and all that it says where that is more.
+fn refused(log: &str, features: &[String]) -> (String, String) {
+    // PoCL ends with a line of its own.
+    let own = |line: &str| line.starts_with("Device ") && line.ends_with(" failed to build the program");
+    let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|line| !line.is_empty() && !own(line)).collect();
+    let Some(first) = lines.iter().map(|line| line.trim()).find(|line| line.contains("error:")) else {
+        return ("the driver's compiler refuses the source".to_string(), lines.join("\n"));
+    };
+    let mut message = first.strip_prefix("error:").unwrap_or(first).trim_start().to_string();
+    for (word, dtype, mend) in LACKING {
+        if (first.contains(&format!("{word}'")) || first.contains(&format!("'{word}"))) && !features.iter().any(|has| has == dtype) {
+            let _ = write!(message, "; this device does not compute with `{word}`: {mend} requires = [\"{dtype}\"]");
+        }
+    }
+    (message, if lines.len() == 1 { String::new() } else { lines.join("\n") })
 }
 
 /// The error of a program that several kernels share, in the name of one.
@@ -156,7 +184,9 @@ fn input(kernel: &KernelSource, found: &Found) -> Result<Input> {
         Code::File(path) if path.extension().is_some_and(|suffix| suffix == "spv") => {
             if !found.takes_il {
                 let (name, path) = (&kernel.name, path.display());
-                return Err(DeviceError::Unsupported(format!("kernel `{name}`: `{path}` is SPIR-V, which this driver does not take")));
+                return Err(DeviceError::Unsupported(format!(
+                    "kernel `{name}`: `{path}` is SPIR-V, which this driver does not take: give it OpenCL C"
+                )));
             }
             if !kernel.defines.is_empty() {
                 return Err(unusable(kernel, "SPIR-V takes no `defines`: they were given when it was made", String::new()));
@@ -242,4 +272,22 @@ pub(super) fn arg_count(driver: &Driver, kernel: cl_kernel) -> Result<u32> {
     let mut count: cl_uint = 0;
     cl!(api.clGetKernelInfo(kernel, CL_KERNEL_NUM_ARGS, size_of::<cl_uint>(), (&raw mut count).cast(), null::<usize>().cast_mut()))?;
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_compiler_says_is_told_once() {
+        let has = ["f32".to_string(), "f64".to_string()];
+        let said = |log: &str| refused(log, &has);
+        let one = "error: k.cl:4:2: expected ';'\nDevice basic failed to build the program\n";
+        assert_eq!(said(one), ("k.cl:4:2: expected ';'".to_string(), String::new()));
+        let two = "k.cl:1:1: warning: odd\nk.cl:4:2: error: no\n";
+        assert_eq!(said(two), ("k.cl:4:2: error: no".to_string(), two.trim_end().to_string()));
+        assert_eq!(said("ptxas died"), ("the driver's compiler refuses the source".to_string(), "ptxas died".to_string()));
+        assert!(said("error: variable of type '__private half'").0.ends_with("requires = [\"f16\"]"));
+        assert!(said("error: variable of type 'double'").0.ends_with("'double'"));
+    }
 }
