@@ -286,10 +286,15 @@ impl Said {
         let lane = known.or(running.first().copied()).unwrap_or(progress.lane(0));
         let (round, verified, phase) = (lane.round(), progress.rounds_verified(), lane.phase());
         let unsure = known.is_none() && running.len() > 1;
+        // Of rounds that overlap nobody knows whose kernel it was, nor at which step.
+        let overlapping = matches!(phase, Phase::Prepare | Phase::Run | Phase::Check) && lane.flying() > 1;
         let place = match phase {
             Phase::Compile => {
                 let kernel = self.kernels.get(progress.kernel() as usize).map_or("a kernel", String::as_str);
                 format!("while compiling and loading `{kernel}`")
+            }
+            Phase::Prepare | Phase::Run | Phase::Check if overlapping && !unsure => {
+                format!("in round {round} or another of the {} in flight, while {}", lane.flying(), phase.name())
             }
             Phase::Prepare | Phase::Run | Phase::Check if verified == 0 && round == self.first => {
                 format!("in round {round} or its warm-up, while {}", phase.name())
@@ -308,7 +313,7 @@ impl Said {
             1 => "; 1 round before it was checked".to_string(),
             n => format!("; {n} rounds before it were checked"),
         };
-        let at = if phase == Phase::Run && !unsure {
+        let at = if phase == Phase::Run && !unsure && !overlapping {
             super::where_of(request, lane).map(|at| format!(": {at}")).unwrap_or_default()
         } else {
             String::new()
@@ -336,7 +341,7 @@ impl Said {
             }
         };
         // What the spec expects to fail is its kernels, not the work around them.
-        let by_kernel = phase == Phase::Run && !output.contains("panicked at");
+        let by_kernel = (phase == Phase::Run || overlapping) && !output.contains("panicked at");
         if let (Some(why), Verdict::Crash | Verdict::Timeout, true) = (&self.xfail, verdict, by_kernel) {
             reason = format!("{why} ({}: {reason})", verdict.name());
             verdict = Verdict::Xfail;

@@ -164,9 +164,12 @@ impl OpenclDevice {
 
     /// Waits for the queue that was waited for.
     fn pay(&mut self) -> Result<()> {
-        let Some(Some(queue)) = self.owed.take().and_then(|owed| self.queues.get_mut(owed as usize)) else { return Ok(()) };
+        let Some(Some(queue)) = self.owed.and_then(|owed| self.queues.get_mut(owed as usize)) else { return Ok(()) };
         let last = queue.submitted;
-        Ok(queue.wait(&self.driver, last)?)
+        queue.wait(&self.driver, last)?;
+        // What could not be waited for is still owed.
+        self.owed = None;
+        Ok(())
     }
 
     /// Adds the event of another queue's submission to those that are waited for, unless it is done.
@@ -204,6 +207,7 @@ impl OpenclDevice {
         }
         let Some(Some(of)) = self.queues.get_mut(queue.0 as usize) else { return Err(failed(call, "the queue is gone")) };
         of.wait_for(&self.driver, &self.waits)?;
+        of.submitted = number;
         for &id in &list.memories {
             let memory = &mut self.memories[id as usize];
             if memory.is_pending() {
@@ -215,8 +219,12 @@ impl OpenclDevice {
         // PoCL (3.1, 5.0) loses count of a kernel that two threads run for the first time at once, and aborts.
         static FIRST: Mutex<()> = Mutex::new(());
         let first = list.is_new().then(|| FIRST.lock().unwrap_or_else(PoisonError::into_inner));
-        list.run(call, &self.driver, of.raw(), vars, &mut times)?;
-        of.submitted = number;
+        if let Err(error) = list.run(call, &self.driver, of.raw(), vars, &mut times) {
+            // Nobody gets a point to wait for what was enqueued before the call that failed. What this says, a later wait
+            // says too.
+            let _ = of.drain(&self.driver);
+            return Err(error);
+        }
         if first.is_some() {
             of.wait(&self.driver, number)?;
             list.has_run();
@@ -322,10 +330,10 @@ impl Device for OpenclDevice {
 
     fn record(&mut self, nodes: &[Node]) -> Result<Graph> {
         let id = u32::try_from(self.graphs.len()).map_err(|_| failed("record", "too many graphs"))?;
-        let queue = self.queue(Queue(0))?.raw();
+        let queue = self.queue(Queue(0))?.hold();
         let mut list = List::new("record", nodes, &mut self.tables())?;
         if !self.driver.options.profile {
-            list.record(&self.driver, queue)?;
+            list.record(&self.driver, &queue)?;
         }
         self.graphs.push(Arc::new(Mutex::new(list)));
         Ok(Graph(id))
@@ -383,10 +391,7 @@ impl Device for OpenclDevice {
 
     fn reset(&mut self) -> Result<()> {
         self.owed = None;
-        let mut result = Ok(());
-        for queue in self.queues.iter_mut().flatten() {
-            result = result.and(queue.drain(&self.driver).map_err(DeviceError::from));
-        }
+        let result = self.drain().map_err(DeviceError::from);
         self.graphs.truncate(self.inherited.0);
         self.objects.clear();
         self.memories.truncate(self.inherited.1);
@@ -394,13 +399,25 @@ impl Device for OpenclDevice {
             memory.released = None;
         }
         match object::release_failure() {
-            Some(code) => result.and(Err(failed("release", api::words(code)))),
+            Some(failure) => result.and(Err(failure.into())),
             None => result,
         }
     }
 }
 
 impl OpenclDevice {
+    /// Waits for everything. *Errors*: the first; pages of our own that the device may then still use are never freed.
+    fn drain(&mut self) -> api::Called<()> {
+        let mut result = Ok(());
+        for queue in self.queues.iter_mut().flatten() {
+            result = result.and(queue.drain(&self.driver));
+        }
+        if self.queues.iter().flatten().any(|queue| queue.finished < queue.submitted) {
+            self.memories.iter().for_each(Memory::keep);
+        }
+        result
+    }
+
     fn tables(&mut self) -> Tables<'_> {
         Tables {
             driver: &self.driver,
@@ -415,8 +432,6 @@ impl OpenclDevice {
 impl Drop for OpenclDevice {
     fn drop(&mut self) {
         // What is in flight uses what is dropped next.
-        for queue in self.queues.iter_mut().flatten() {
-            let _ = queue.drain(&self.driver);
-        }
+        let _ = self.drain();
     }
 }
