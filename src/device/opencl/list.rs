@@ -49,7 +49,7 @@ pub(super) struct List {
     bounces: Vec<Memory>,
 }
 
-// SAFETY: addresses and handles of what lives as long as the list's instance does.
+// SAFETY: addresses and handles of what the list holds itself: memories, their parts, kernels.
 unsafe impl Send for List {}
 
 /// Events of a submission: of its first command, and of its last where that is another one.

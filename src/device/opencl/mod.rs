@@ -208,25 +208,39 @@ impl OpenclDevice {
         let Some(Some(of)) = self.queues.get_mut(queue.0 as usize) else { return Err(failed(call, "the queue is gone")) };
         of.wait_for(&self.driver, &self.waits)?;
         of.submitted = number;
+        let ran = Self::run(&self.driver, &mut self.memories, call, (queue, number), of, list, vars);
+        if ran.is_err() {
+            // Nobody gets a point to wait for what was enqueued before the call that failed. What this says, a later wait
+            // says too.
+            let _ = of.drain(&self.driver);
+        }
+        ran.map(|()| Point(u64::from(queue.0) << QUEUE_BIT | number))
+    }
+
+    /// Runs a list at the end of a queue that waits for nothing else, under a number.
+    fn run(
+        driver: &Driver,
+        memories: &mut [Memory],
+        call: &'static str,
+        (queue, number): (Queue, u64),
+        of: &mut queue::Queue,
+        list: &mut List,
+        vars: &[u64],
+    ) -> Result<()> {
         for &id in &list.memories {
-            let memory = &mut self.memories[id as usize];
+            let memory = &mut memories[id as usize];
             if memory.is_pending() {
                 memory.unmap(of.raw())?;
                 memory.released = Some((queue.0, number));
             }
         }
-        let mut times = self.driver.options.profile.then(Times::default);
+        let mut times = driver.options.profile.then(Times::default);
         // PoCL (3.1, 5.0) loses count of a kernel that two threads run for the first time at once, and aborts.
         static FIRST: Mutex<()> = Mutex::new(());
         let first = list.is_new().then(|| FIRST.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Err(error) = list.run(call, &self.driver, of.raw(), vars, &mut times) {
-            // Nobody gets a point to wait for what was enqueued before the call that failed. What this says, a later wait
-            // says too.
-            let _ = of.drain(&self.driver);
-            return Err(error);
-        }
+        list.run(call, driver, of.raw(), vars, &mut times)?;
         if first.is_some() {
-            of.wait(&self.driver, number)?;
+            of.wait(driver, number)?;
             list.has_run();
         }
         drop(first);
@@ -235,9 +249,9 @@ impl OpenclDevice {
         }
         // Work in a queue of its own is meant to run while the host does something else; queue 0 is waited for.
         if queue.0 != 0 {
-            of.flush(&self.driver)?;
+            of.flush(driver)?;
         }
-        Ok(Point(u64::from(queue.0) << QUEUE_BIT | number))
+        Ok(())
     }
 
     /// Gives memories that the host gave back to the device, and waits until it has them.
