@@ -310,8 +310,8 @@ impl Said {
         };
         let stands = match verified {
             0 => String::new(),
-            1 => "; 1 round before it was checked".to_string(),
-            n => format!("; {n} rounds before it were checked"),
+            1 => format!("; 1 round{} was checked", if overlapping { "" } else { " before it" }),
+            n => format!("; {n} rounds{} were checked", if overlapping { "" } else { " before it" }),
         };
         let at = if phase == Phase::Run && !unsure && !overlapping {
             super::where_of(request, lane).map(|at| format!(": {at}")).unwrap_or_default()
