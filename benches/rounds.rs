@@ -3,7 +3,7 @@
 //!     cargo bench --bench rounds                  all rows
 //!     cargo bench --bench rounds -- tiny          rows whose name or device holds the word
 //!     RUNJOB_BENCH_PAIRS=3 cargo bench            fewer pairs
-//!     RUNJOB_BENCH_WAY="batch=1" cargo bench      options of the OpenCL program, which otherwise takes its fastest way
+//!     RUNJOB_BENCH_WAY="" cargo bench             options of the OpenCL program; without, it submits every round by itself
 //!
 //! Each pair is one run of a C program of `baseline/` and one run of a spec of `specs/` at each trust level, one
 //! right after the other; a ratio is the median of the pairs' ratios. A bare time on a shared machine says nothing.
@@ -128,7 +128,8 @@ impl Program {
         open(row)?;
         let path = compile(&folder.join("baseline"), &["opencl.c", "work.c", "kernels.c"], &built.join("opencl"), &["-lOpenCL"])?;
         let kernels = folder.join("specs/kernels/kernels.cl").display().to_string();
-        let options = std::env::var("RUNJOB_BENCH_WAY").unwrap_or_default();
+        // As ours does. Otherwise it would put up to 64 tiny rounds into one submission.
+        let options = std::env::var("RUNJOB_BENCH_WAY").unwrap_or_else(|_| "batch=1".to_string());
         let mut program = Program { path, args: [kernels, row.device.to_string()].into_iter().chain(job).collect() };
         let all = program.args.len();
         program.args.extend(options.split_whitespace().map(String::from));

@@ -183,7 +183,7 @@ impl CheckReport {
 /// Where the time went. *Units*: nanoseconds, over all rounds that were timed.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
-    /// From the first round's start to the last round's end.
+    /// From the first round's start to the last round's end; 0, as are those of its parts, where devices waited for each other.
     pub total: u64,
     pub rounds: u64,
     /// Rounds whose phases were timed one by one.
@@ -253,6 +253,9 @@ pub struct Report {
     pub times: Times,
     /// What the kernels printed.
     pub output: String,
+    /// Of a comparison of two devices: what they are called. The second one's outputs are `got`, the first one's `want`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between: Option<[String; 2]>,
 }
 
 impl Report {
@@ -282,6 +285,7 @@ impl Report {
             round_counts: Counts::default(),
             times: Times::default(),
             output: String::new(),
+            between: None,
         }
     }
 }

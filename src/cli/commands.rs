@@ -4,17 +4,17 @@ use super::print::{self, out};
 use super::{CheckArgs, GraphFormat, PlanArgs};
 use crate::device::{Device, Trace};
 use crate::diag::{Diagnostic, Located, Severity};
-use crate::job::Overrides;
+use crate::job::{Job, Overrides};
 use crate::plan::{Graph, Plan};
 use crate::worker::Request;
-use crate::{job, plan, spec, worker};
+use crate::{plan, spec, worker};
 
 pub(super) fn plan(args: &PlanArgs) -> u8 {
     let mut request = match args.what.request(args.spec.clone(), false) {
         Ok(request) => request,
         Err(code) => return code,
     };
-    let mut opened: Option<Trace> = None;
+    let mut opened: Vec<Trace> = Vec::new();
     let (mut code, mut jobs) = (0, 1);
     while request.overrides.point < jobs {
         let resolved = match worker::resolve(&request) {
@@ -25,40 +25,50 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
             }
         };
         print::diagnostics(&resolved.text);
-        let Some(job) = resolved.job else { return if resolved.unselected { 4 } else { 2 } };
-        jobs = job.jobs;
-        // All jobs of a spec run on one device.
-        let device = match opened.take().map_or_else(|| worker::open(&request, &resolved.device, None), Ok) {
-            Ok(device) => &*opened.insert(device),
-            Err(error) => {
-                print::error(&error.to_string());
-                return 3;
+        let Some(first) = resolved.parties.first() else { return if resolved.unselected { 4 } else { 2 } };
+        jobs = first.job.jobs;
+        for (of, party) in resolved.parties.iter().enumerate() {
+            if (request.overrides.point > 0 || of > 0) && !args.json {
+                out("\n");
             }
-        };
-        if request.overrides.point > 0 && !args.json {
-            out("\n");
-        }
-        match plan::build(&job, device.caps(), &request.plan_options()) {
-            Ok(plan) if args.json => match plan_as_json(&plan, args.graph.map(|_| Graph::new(&plan, &job, args.all))) {
-                Ok(text) => out(&(text + "\n")),
-                Err(error) => {
-                    print::error(&format!("the plan cannot be written as JSON: {error}"));
-                    code = 3;
+            // All jobs of a spec run on the same devices.
+            if opened.len() == of {
+                match worker::open(&request, &party.device, None, 0) {
+                    Ok(device) => opened.push(device),
+                    Err(error) => {
+                        print::error(&error.to_string());
+                        return 3;
+                    }
                 }
-            },
-            Ok(plan) => out(&match args.graph {
-                None => plan::summary(&plan),
-                Some(GraphFormat::Dot) => Graph::new(&plan, &job, args.all).dot(),
-                Some(GraphFormat::Mermaid) => Graph::new(&plan, &job, args.all).mermaid(),
-            }),
-            Err(error) => {
-                print::error(&format!("{}: {error}", job.name));
-                code = 3;
             }
+            code = code.max(plan_of(args, &request, &party.job, &opened[of]));
         }
         request.overrides.point += 1;
     }
     code
+}
+
+/// Prints the plan of a job on a device.
+fn plan_of(args: &PlanArgs, request: &Request, job: &Job, device: &Trace) -> u8 {
+    match plan::build(job, device.caps(), &request.plan_options()) {
+        Ok(plan) if args.json => match plan_as_json(&plan, args.graph.map(|_| Graph::new(&plan, job, args.all))) {
+            Ok(text) => out(&(text + "\n")),
+            Err(error) => {
+                print::error(&format!("the plan cannot be written as JSON: {error}"));
+                return 3;
+            }
+        },
+        Ok(plan) => out(&match args.graph {
+            None => plan::summary(&plan),
+            Some(GraphFormat::Dot) => Graph::new(&plan, job, args.all).dot(),
+            Some(GraphFormat::Mermaid) => Graph::new(&plan, job, args.all).mermaid(),
+        }),
+        Err(error) => {
+            print::error(&format!("{}: {error}", job.name));
+            return 3;
+        }
+    }
+    0
 }
 
 /// A plan, with its graph where that is asked for.
@@ -90,7 +100,10 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
     let mut code = 0;
     for (path, found) in specs {
         let mut request = Request::new(path);
-        (request.device, request.found) = (args.device.clone(), found);
+        request.found = found;
+        if let Err(code) = super::ask(&mut request, &args.device) {
+            return code;
+        }
         request.overrides = Overrides { dims: args.dim.clone(), ..Overrides::default() };
         request.coloured = print::coloured();
         if args.json {
@@ -102,7 +115,7 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
                     continue;
                 }
             };
-            let (_, diagnostics) = job::resolve_all(&loaded, worker::choose(&loaded, &request).0.backend, &request.overrides);
+            let (_, diagnostics) = worker::resolve_parties(&loaded, worker::choose(&loaded, &request).0, &request);
             for diagnostic in &diagnostics {
                 let span = loaded.source.span(&diagnostic.at);
                 let end = loaded.source.locate(span.end);

@@ -11,7 +11,7 @@ pub(super) fn inputs(args: &InputsArgs) -> u8 {
     let mut request = Request::new(args.spec.clone());
     request.overrides.dims.clone_from(&args.dim);
     (request.overrides.rounds, request.overrides.seed) = (args.rounds, args.seed);
-    request.device.clone_from(&args.device);
+    request.devices = args.device.clone().into_iter().collect();
     request.coloured = print::coloured();
     let (job, round) = match job(args, &mut request) {
         Ok(found) => found,
@@ -60,7 +60,8 @@ fn job(args: &InputsArgs, request: &mut Request) -> Result<(Job, u64), (u8, Stri
     loop {
         let resolved = worker::resolve(request).map_err(|error| (2, error.to_string()))?;
         print::diagnostics(&resolved.text);
-        let job = resolved.job.ok_or((2, String::new()))?;
+        // A round starts with the same on every device.
+        let job = resolved.parties.into_iter().next().ok_or((2, String::new()))?.job;
         let Some(name) = &args.set else {
             if job.jobs > 1 {
                 let message = format!("the spec has {} jobs, as its sets have dims of their own: choose one by --set", job.jobs);

@@ -114,10 +114,10 @@ struct WhatArgs {
     /// Only rounds of this set (`*`: any characters); may be given again
     #[arg(long, help_heading = WHAT, value_name = "SET")]
     only: Vec<String>,
-    /// Device: cpu, opencl, opencl:1, opencl:PART-OF-NAME; otherwise the spec's, or the first of
-    /// cpu, cuda, opencl, wgpu that it has all kernels for
-    #[arg(long, help_heading = HOW, value_name = "NAME")]
-    device: Option<Choice>,
+    /// Device: cpu, opencl:1, opencl:PART-OF-NAME, all; given again, every two are compared.
+    /// Default: the spec's, or the first of cpu, cuda, opencl, wgpu that it has all kernels for
+    #[arg(long, help_heading = HOW, value_name = "NAME", value_parser = parse_device)]
+    device: Vec<Asked>,
     /// Backends that must be there: without, it is an error, not a skip; also RUNJOB_REQUIRE
     #[arg(long, help_heading = HOW, value_name = "NAMES", value_delimiter = ',', value_parser = parse_backend)]
     require: Vec<Backend>,
@@ -228,8 +228,8 @@ struct CheckArgs {
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_dim)]
     dim: Vec<(String, i64)>,
     /// Device that the jobs are for; otherwise as for a run
-    #[arg(long, value_name = "NAME")]
-    device: Option<Choice>,
+    #[arg(long, value_name = "NAME", value_parser = parse_device)]
+    device: Vec<Asked>,
     /// Print the problems as JSON, a line each
     #[arg(long)]
     json: bool,
@@ -252,6 +252,34 @@ fn parse_dim(text: &str) -> Result<(String, i64), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as n=1024")?;
     let value = value.trim().replace('_', "");
     Ok((name.trim().to_string(), value.parse().map_err(|e| format!("`{value}` is not a whole number: {e}"))?))
+}
+
+/// What `--device` asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Asked {
+    /// Every device that is there and that the spec has kernels for.
+    All,
+    One(Choice),
+}
+
+fn parse_device(text: &str) -> Result<Asked, String> {
+    if text == "all" { Ok(Asked::All) } else { text.parse().map(Asked::One) }
+}
+
+/// Puts the devices that are asked for into a request. *Errors*: the exit code, after a message.
+fn ask(request: &mut Request, asked: &[Asked]) -> Result<(), u8> {
+    let one = |asked: &Asked| if let Asked::One(choice) = asked { Some(choice.clone()) } else { None };
+    (request.devices, request.all) = (asked.iter().filter_map(one).collect(), asked.contains(&Asked::All));
+    let twice = request.devices.iter().enumerate().find(|(at, choice)| request.devices[..*at].contains(choice));
+    if let Some((_, choice)) = twice {
+        print::error(&format!("--device {choice} is given twice: a device agrees with itself"));
+        return Err(2);
+    }
+    if request.all && asked.len() > 1 {
+        print::error("--device all is all of them: give it alone");
+        return Err(2);
+    }
+    Ok(())
 }
 
 fn parse_backend(name: &str) -> Result<Backend, String> {
@@ -303,7 +331,8 @@ impl WhatArgs {
     /// What to run of a spec, which a search of a folder `found` or not. *Errors*: the exit code, after a message.
     fn request(&self, spec: PathBuf, found: bool) -> Result<Request, u8> {
         let mut request = Request::new(spec);
-        (request.device, request.found, request.require) = (self.device.clone(), found, required(&self.require)?);
+        ask(&mut request, &self.device)?;
+        (request.found, request.require) = (found, required(&self.require)?);
         (request.discrete, request.device_times) = (self.discrete, self.device_times);
         request.overrides.dims.clone_from(&self.dim);
         (request.overrides.rounds, request.overrides.seed) = (self.rounds, self.seed);

@@ -75,9 +75,11 @@ pub(super) fn invalid(spec: &Path) {
 pub(super) fn plan_of(request: &Request) {
     use crate::device::Device;
     let Ok(resolved) = worker::resolve(request) else { return };
-    let (Some(job), Ok(device)) = (resolved.job, worker::open(request, &resolved.device, None)) else { return };
-    if let Ok(plan) = plan::build(&job, device.caps(), &request.plan_options()) {
-        tell_people(&(plan::summary(&plan) + "\n"));
+    for party in resolved.parties {
+        let Ok(device) = worker::open(request, &party.device, None, 0) else { continue };
+        if let Ok(plan) = plan::build(&party.job, device.caps(), &request.plan_options()) {
+            tell_people(&(plan::summary(&plan) + "\n"));
+        }
     }
 }
 
@@ -138,19 +140,23 @@ fn headline(report: &Report) -> String {
         Verdict::Pass | Verdict::Xpass if report.rounds == 0 => write!(text, "{builds} build{} checked", plural(builds)),
         Verdict::Unchecked if builds > 0 => write!(text, "{} round{}, builds alone checked", report.run, plural(report.run)),
         _ if builds > 0 && report.rounds == 0 => write!(text, "{built} of {builds} build{} checked", plural(builds)),
+        Verdict::Pass if report.between.is_some() && report.left_out == 0 => {
+            write!(text, "{} round{}, every one compared", report.run, plural(report.run))
+        }
         Verdict::Pass | Verdict::Xpass if report.left_out > 0 => {
             write!(text, "{} round{}, {} of them not fully checked, by request", report.run, plural(report.run), report.left_out)
         }
         Verdict::Pass | Verdict::Xpass => write!(text, "{} round{}, every one checked", report.run, plural(report.run)),
         Verdict::Fail | Verdict::Xfail if report.run > 0 => write!(text, "{} of {} rounds failed", report.failed_rounds, report.run),
         Verdict::Unchecked => write!(text, "{} round{}, nothing checked", report.run, plural(report.run)),
+        _ if report.between.is_some() => write!(text, "{} of {} rounds compared", report.run, report.rounds),
         _ => write!(text, "{} of {} rounds checked", report.checked, report.rounds),
     };
     if report.not_selected > 0 {
         let _ = write!(text, " ({} not selected)", report.not_selected);
     }
     // A time of rounds that were wrong is no result.
-    if report.verdict == Verdict::Pass && report.times.rounds > 0 {
+    if report.verdict == Verdict::Pass && report.times.rounds > 0 && report.times.total > 0 {
         let _ = write!(text, ", {} a round", nanoseconds(report.times.total / report.times.rounds));
     }
     text.push('\n');

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{Cli, RunArgs, print, signals};
 use crate::diag;
 use crate::exec::{Phase, Progress};
+use crate::tensor::Backend;
 use crate::verdict::{Event, Report, Verdict};
 use crate::worker::{self, Message, Outcome, Request, Watcher};
 
@@ -122,6 +123,7 @@ pub(super) fn run(args: &RunArgs) -> u8 {
     let mut reports: Vec<Report> = Vec::new();
     let mut refused: Vec<Report> = Vec::new();
     let mut invalid = 0;
+    let mut several = false;
     let mut requests: VecDeque<Request> = match specs.into_iter().map(|(spec, found)| args.what.request(spec, found)).collect() {
         Ok(requests) => requests,
         Err(code) => return code,
@@ -148,7 +150,7 @@ pub(super) fn run(args: &RunArgs) -> u8 {
                 let name = request.spec.display().to_string();
                 refused.push(Report { reason: Some(diagnostics), ..Report::empty(&name, Verdict::Error) });
             }
-            Outcome::Ended { diagnostics, report, jobs } => {
+            Outcome::Ended { diagnostics, reports: of_job, jobs } => {
                 if request.overrides.point == 0 && jobs > 1 {
                     many = true;
                     for point in (1..jobs).rev() {
@@ -163,13 +165,16 @@ pub(super) fn run(args: &RunArgs) -> u8 {
                 if args.verbose {
                     print::plan_of(&request);
                 }
-                print::report(&report, &request, args.quiet, args.verbose, many);
-                codes.push(report.verdict.exit_code());
-                reports.push(*report);
+                several |= of_job.len() > 1;
+                for report in of_job {
+                    print::report(&report, &request, args.quiet, args.verbose, many);
+                    codes.push(report.verdict.exit_code());
+                    reports.push(report);
+                }
             }
         }
     }
-    if many {
+    if many || several {
         print::totals(&reports, invalid);
     }
     // A spec that is wrong has a report too: what reads them must not take it for one that was not asked for.
@@ -193,7 +198,9 @@ fn may_dump(folder: &Path, specs: usize) -> Result<(), String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     // Rounds that pass now would seem to fail.
-    match names.find(|name| name.starts_with("round-") || name.starts_with("job-")) {
+    match names
+        .find(|name| name.starts_with("round-") || name.starts_with("job-") || Backend::ALL.iter().any(|b| name.starts_with(b.name())))
+    {
         Some(name) => Err(format!("`{}` is of an earlier run: remove it, or give --dump another folder", folder.join(name).display())),
         None => Ok(()),
     }
@@ -232,7 +239,7 @@ fn save(file: &Path, text: &str) -> std::io::Result<()> {
 fn in_process(request: &Request) -> Outcome {
     let mut diagnostics = String::new();
     let mut errors = 0;
-    let mut report = None;
+    let mut reports: Vec<Report> = Vec::new();
     let mut refused = None;
     let mut nothing = false;
     let mut jobs = 1;
@@ -243,7 +250,7 @@ fn in_process(request: &Request) -> Outcome {
             errors += n;
         }
         Message::Job { jobs: of_spec, .. } => jobs = of_spec,
-        Message::Event(Event::Done(done)) => report = Some(done),
+        Message::Event { event: Event::Done(done), .. } => reports.push(*done),
         Message::Refused { message } => refused = Some(message),
         _ => {}
     });
@@ -254,8 +261,10 @@ fn in_process(request: &Request) -> Outcome {
         return Outcome::Invalid { diagnostics };
     }
     let name = request.spec.display().to_string();
-    let report = report.unwrap_or_else(|| Box::new(Report { reason: refused, ..Report::empty(&name, Verdict::Error) }));
-    Outcome::Ended { diagnostics, report, jobs }
+    if reports.is_empty() {
+        reports.push(Report { reason: refused, ..Report::empty(&name, Verdict::Error) });
+    }
+    Outcome::Ended { diagnostics, reports, jobs }
 }
 
 /// A bar on a terminal, nothing elsewhere.

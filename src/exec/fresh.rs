@@ -21,12 +21,12 @@ pub(super) fn rounds(
     known: &Known,
     progress: &Progress,
     board: &Board<'_>,
-    beside: &Beside,
+    beside: &Beside<'_>,
 ) {
     if !board.ready(device.own_counts()) {
         return;
     }
-    let mut lane = Lane::new(job, plan, device, 0, known, progress, board, beside);
+    let mut lane = Lane::new(job, plan, device, beside.lane(), known, progress, board, beside);
     while let Some((rounds, tally)) = board.deal(lane.tally.explained) {
         lane.tally = tally;
         let mut at = rounds.start;

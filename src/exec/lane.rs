@@ -22,7 +22,7 @@ pub(super) struct Lane<'a, 'b> {
     pub at: &'a LaneProgress,
     stop: &'a Progress,
     board: &'a Board<'b>,
-    beside: &'a Beside,
+    beside: &'a Beside<'a>,
     pub tally: Tally,
 }
 
@@ -36,7 +36,7 @@ impl<'a, 'b> Lane<'a, 'b> {
         known: &'a Known,
         progress: &'a Progress,
         board: &'a Board<'b>,
-        beside: &'a Beside,
+        beside: &'a Beside<'a>,
     ) -> Lane<'a, 'b> {
         let host = HostSide::new(job, plan, known);
         Lane { job, plan, device, host, at: progress.lane(index), stop: progress, board, beside, tally: Tally::new(job) }
@@ -203,6 +203,12 @@ impl<'a, 'b> Lane<'a, 'b> {
             if let (true, Some(dump)) = (bad, &self.beside.dump) {
                 let (at, told) = (self.at, self.tally.told);
                 dump.round(self.job, self.plan, slot, &mut self.host, &mut self.tally.failures[told..], || at.enter(Phase::Check, round));
+            }
+            if let Some(seat) = self.beside.seat {
+                // It may wait for others, which have limits of their own.
+                self.at.enter(Phase::Idle, round);
+                seat.leave(self.job, self.plan, slot, &self.host);
+                self.at.enter(Phase::Check, round);
             }
             self.host.advance();
             self.tally.run += 1;

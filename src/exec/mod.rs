@@ -10,6 +10,7 @@ mod collect;
 mod compute;
 mod dump;
 mod elements;
+mod exchange;
 mod explain;
 mod fresh;
 mod gather;
@@ -33,6 +34,7 @@ use crate::job::{Build, Check, Condition, Job};
 use crate::plan::{Host, Plan};
 use crate::verdict::{CheckReport, Event, Failure, Kind, Reached, Report, Salvage, Times, Verdict};
 
+pub use exchange::{Exchange, Seat, pairs};
 pub use inputs::{Inputs, InputsError, inputs};
 pub use progress::{LaneProgress, MOST_LANES, Phase, Progress};
 
@@ -147,7 +149,7 @@ impl Tally {
 }
 
 /// How a planned job is run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Options<'a> {
     /// Size of the pool for host work.
     pub threads: usize,
@@ -155,28 +157,39 @@ pub struct Options<'a> {
     pub dump: Option<&'a Path>,
     /// The device's clock is asked for the time of every round.
     pub device_times: bool,
+    /// Where outputs are compared with those of other devices that run the same job meanwhile.
+    pub seat: Option<Seat<'a>>,
 }
 
 /// What is done with a round beside checking it.
-struct Beside {
+struct Beside<'a> {
     dump: Option<Dump>,
     device_times: bool,
+    seat: Option<Seat<'a>>,
+}
+
+impl Beside<'_> {
+    /// The lane of a job that has one.
+    fn lane(&self) -> usize {
+        self.seat.map_or(0, |seat| seat.device())
+    }
 }
 
 /// Runs a job as planned.
 ///
 /// Device failures end the job with verdict `error`; the rounds before it keep theirs. The events are the only result.
 pub fn run(job: &Job, plan: &Plan, device: &mut Trace, options: &Options<'_>, progress: &Progress, events: &mut (dyn FnMut(Event) + Send)) {
-    let beside = Beside { dump: options.dump.map(Dump::new), device_times: options.device_times };
+    let beside = Beside { dump: options.dump.map(Dump::new), device_times: options.device_times, seat: options.seat };
+    let lane = options.seat.map(|seat| seat.device());
     let executor = Executor { job, plan, device, progress, beside, events, started: Instant::now() };
     if plan.schedule.host == Host::Inline {
-        return executor.run();
+        return executor.run_for(lane);
     }
     match rayon::ThreadPoolBuilder::new().num_threads(options.threads.max(1)).thread_name(|i| format!("host {i}")).build() {
         // The loop itself is one of the pool's threads: work is handed over without allocation.
-        Ok(pool) => pool.install(|| executor.run()),
+        Ok(pool) => pool.install(|| executor.run_for(lane)),
         // Without threads of its own the work goes to rayon's.
-        Err(_) => executor.run(),
+        Err(_) => executor.run_for(lane),
     }
 }
 
@@ -185,7 +198,7 @@ struct Executor<'a> {
     plan: &'a Plan,
     device: &'a mut Trace,
     progress: &'a Progress,
-    beside: Beside,
+    beside: Beside<'a>,
     events: &'a mut (dyn FnMut(Event) + Send),
     started: Instant,
 }
@@ -204,6 +217,12 @@ impl From<DeviceError> for Stop {
 }
 
 impl Executor<'_> {
+    /// Runs in this thread, which works for a lane where several devices run the job.
+    fn run_for(self, lane: Option<usize>) {
+        lane.inspect(|&lane| progress::work_for(lane));
+        self.run();
+    }
+
     fn run(self) {
         let (caps, name) = (self.device.caps().clone(), self.job.name.clone());
         (self.events)(Event::Planned { job: name, device: caps.name.clone(), driver: caps.driver.clone(), rounds: self.plan.rounds.count });
@@ -266,8 +285,13 @@ impl Executor<'_> {
             cost: self.plan.cost,
             setup_counts,
             round_counts: self.device.counts() - setup_counts,
-            times: Times { total, rounds: tally.run, setup, ..tally.times },
+            times: match self.job.compared {
+                // Devices that wait for each other are as fast as the slowest, which is no time of any.
+                true => Times { rounds: tally.run, setup, device: tally.times.device, ..Times::default() },
+                false => Times { total, rounds: tally.run, setup, ..tally.times },
+            },
             output: String::new(),
+            between: None,
         };
         events(Event::Done(Box::new(report)));
     }
@@ -292,7 +316,7 @@ fn verdict(job: &Job, rounds: u64, tally: &Tally) -> Verdict {
 }
 
 /// Sets up, and runs all rounds in as many lanes as planned. *Errors*: of what is set up for all lanes.
-fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, board: &Board<'_>, beside: &Beside) -> Result<(), Stop> {
+fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, board: &Board<'_>, beside: &Beside<'_>) -> Result<(), Stop> {
     progress.work_in(plan.schedule.lanes as usize);
     let mut kernels = Building::start(job, device);
     progress.enter(Phase::Setup, 0);
@@ -310,7 +334,7 @@ fn all_rounds(job: &Job, plan: &Plan, device: &mut Trace, progress: &Progress, b
         return Ok(());
     }
     if plan.schedule.lanes <= 1 {
-        Lane::new(job, plan, device, 0, &known, progress, board, beside).run(&shared);
+        Lane::new(job, plan, device, beside.lane(), &known, progress, board, beside).run(&shared);
         return Ok(());
     }
     board.set_up(device.counts());

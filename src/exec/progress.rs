@@ -66,6 +66,8 @@ pub struct Progress {
     stop: AtomicU32,
     kernel: AtomicU32,
     lanes: AtomicU32,
+    /// Devices that run the job side by side, each in the lane of its index; 0 where there is one.
+    devices: AtomicU32,
     /// One more than the lane whose thread a signal ended; 0 where there was none.
     crashed: AtomicU32,
     each: [LaneProgress; MOST_LANES],
@@ -88,9 +90,12 @@ pub struct LaneProgress {
     flying: AtomicU32,
 }
 
+/// A thread that works for whichever lane.
+const NO_LANE: u32 = u32::MAX;
+
 thread_local! {
     /// The lane that this thread works for.
-    static LANE: Cell<u32> = const { Cell::new(0) };
+    static LANE: Cell<u32> = const { Cell::new(NO_LANE) };
 }
 
 /// Says which lane this thread works for.
@@ -140,6 +145,11 @@ impl LaneProgress {
         self.flying.load(Ordering::Relaxed)
     }
 
+    /// Below this round all of the lane's are run and checked.
+    pub fn rounds_done(&self) -> u64 {
+        self.done.load(Ordering::Acquire)
+    }
+
     pub fn phase(&self) -> Phase {
         Phase::from_code(self.phase.load(Ordering::Relaxed))
     }
@@ -166,14 +176,26 @@ impl Progress {
             stop: AtomicU32::new(0),
             kernel: AtomicU32::new(0),
             lanes: AtomicU32::new(1),
+            devices: AtomicU32::new(0),
             crashed: AtomicU32::new(0),
             each: [const { LaneProgress::new() }; MOST_LANES],
         }
     }
 
-    /// Enters a phase of the job: that of its first lane, as long as there is no other.
+    /// Enters a phase of the job: that of the lane of this thread, or of the first as long as there is no other.
     pub fn enter(&self, phase: Phase, round: u64) {
-        self.each[0].enter(phase, round);
+        let lane = LANE.get() as usize;
+        self.each[if lane < MOST_LANES { lane } else { 0 }].enter(phase, round);
+    }
+
+    /// So many devices run the job side by side.
+    pub fn devices(&self, devices: usize) {
+        self.lanes.store(devices.min(MOST_LANES) as u32, Ordering::Relaxed);
+        self.devices.store(devices.min(MOST_LANES) as u32, Ordering::Relaxed);
+    }
+
+    fn is_shared(&self) -> bool {
+        self.devices.load(Ordering::Relaxed) > 0
     }
 
     /// Enters the compilation of a kernel.
@@ -184,12 +206,16 @@ impl Progress {
 
     /// So many lanes are at work.
     pub(super) fn work_in(&self, lanes: usize) {
-        self.lanes.store(lanes.min(MOST_LANES) as u32, Ordering::Relaxed);
+        if !self.is_shared() {
+            self.lanes.store(lanes.min(MOST_LANES) as u32, Ordering::Relaxed);
+        }
     }
 
     /// All rounds below this one are run and checked.
     pub(super) fn verified(&self, rounds: u64) {
-        self.verified.store(rounds, Ordering::Relaxed);
+        if !self.is_shared() {
+            self.verified.store(rounds, Ordering::Relaxed);
+        }
     }
 
     /// *Panics* for a lane that is none of [`MOST_LANES`].
@@ -205,7 +231,7 @@ impl Progress {
 
     /// Notes the lane of this thread, for whoever finds the process ended by a signal. Safe in a signal's handler.
     pub fn note_crash(&self) {
-        self.crashed.store(LANE.get() + 1, Ordering::Relaxed);
+        self.crashed.store(LANE.get().wrapping_add(1), Ordering::Relaxed);
     }
 
     /// The lane whose thread a signal ended.
@@ -219,6 +245,9 @@ impl Progress {
 
     /// Rounds from the first on that are all run and checked.
     pub fn rounds_verified(&self) -> u64 {
+        if self.is_shared() {
+            return self.lanes().iter().map(LaneProgress::rounds_done).min().unwrap_or(0);
+        }
         let mut verified = self.verified.load(Ordering::Relaxed);
         loop {
             // What lanes are at joins what is done before it.

@@ -8,6 +8,7 @@ use super::places::Places;
 use super::steps::{Kernels, Lowered, Tensors};
 use super::wants::Target;
 use super::{Build, Check, Condition, Contents, Every, Rounds, Tensor, Want};
+use crate::check::Tolerance;
 use crate::diag::{Diagnostic, Place};
 use crate::expr::{self, Program};
 use crate::spec::{self, Expect, NanPolicy};
@@ -116,10 +117,13 @@ impl Resolver<'_> {
         let target = Target { tensor, part: part.as_ref().ok().and_then(Option::as_ref) };
         let elements = target.part.map_or(tensor.shape.elements(), crate::check::Part::elements);
         let tolerance = self.tolerance(at, check, numbers, tensor, elements);
+        let between = self.between(at, check, tensor, elements);
         let wants = self.wants(at, check, target, tensors, rounds);
         let mask = self.mask(at, check, target, tensors);
         let flags = self.flags(at, check, tensor);
         let ((wants, (tolerance, default_tolerance)), (part, mask), every) = (wants.zip(tolerance)?, (part.ok()?, mask.ok()?), every?);
+        // What only must be written may be anything, unless the spec says more.
+        let between = between.ok()?.or_else(|| (!wants.is_empty()).then(|| tolerance.clone()));
         flags?;
         let claim = match &check.expect {
             Some(Expect::Expr(expect)) => format!("{text} = {expect}"),
@@ -138,6 +142,7 @@ impl Resolver<'_> {
             keeps: false,
             tolerance,
             default_tolerance,
+            between,
             unordered: check.unordered,
             written: check.written,
             every,
@@ -147,6 +152,24 @@ impl Resolver<'_> {
         let known = !resolved.wants.is_empty() && resolved.wants.iter().all(|want| matches!(want, Want::Expr(_)));
         resolved.keeps = tensor.carry && known && resolved.is_whole();
         Some(resolved)
+    }
+
+    /// How close the outputs of two devices must be, where that is said. *Errors*: one that is reported.
+    fn between(&self, at: &Place, check: &spec::Check, tensor: &Tensor, elements: u64) -> Result<Option<Tolerance>, ()> {
+        let at = at.to("between");
+        let Some(between) = &check.between else {
+            return if self.loaded.lacks(&at) { Err(()) } else { Ok(None) };
+        };
+        let as_check = between.as_check(check);
+        let numbers = self.numbers(&at, &as_check);
+        if *between == spec::Between::default() && !self.loaded.is_damaged(&at) {
+            self.report(
+                Diagnostic::error("bad-tolerance", at, "`between` says nothing of how close is close")
+                    .help("leave it out: devices must then agree as closely as with what is expected; or write { ulp = 2 }"),
+            );
+            return Err(());
+        }
+        self.tolerance(&at, &as_check, numbers, tensor, elements).map(|(tolerance, _)| Some(tolerance)).ok_or(())
     }
 
     /// What the tensor must be; none where it only must be written.

@@ -78,6 +78,7 @@ pub(super) fn of_tensor(check: &spec::Check) -> impl Iterator<Item = &'static st
         ("where", check.mask.is_some()),
         ("unordered", check.unordered),
         ("written", check.written),
+        ("between", check.between.is_some()),
     ];
     keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key)
 }

@@ -1,5 +1,6 @@
 //! `devices`, `[device]` and what the command line asks for -> the devices that a job runs on.
 
+use super::Job;
 use super::names::Resolver;
 use crate::device::choice::has;
 use crate::device::{Choice, Which};
@@ -9,17 +10,57 @@ use crate::spec::{Backend, PerBackend, Source, Spec, Step};
 /// The order in which backends are preferred where nothing names one.
 const PREFERRED: [Backend; 4] = [Backend::Cpu, Backend::Cuda, Backend::Opencl, Backend::Wgpu];
 
-/// The device that a spec runs on: the one that is `asked` for, else the one that it names, else one of the backend that
+/// The devices that a spec runs on: those that are `asked` for, else those that it names, else one of the backend that
 /// its kernels are for. `[device] match` says which of a backend's devices is meant where nothing else does.
-pub fn choice(spec: &Spec, asked: Option<&Choice>) -> Choice {
-    // What cannot be read is reported when the job is resolved.
-    let named = || spec.devices.iter().flatten().find_map(|text| text.parse().ok());
-    let mut choice = asked.cloned().or_else(named).unwrap_or_else(|| Choice::first(preferred(spec)));
-    let part = spec.device.part.as_ref().and_then(|part| part.get(choice.backend));
-    if let (Which::First, Some((_, part))) = (&choice.which, part.filter(|(_, part)| !part.trim().is_empty())) {
-        choice.which = Which::Named(part.clone());
+pub fn choices(spec: &Spec, asked: &[Choice]) -> Vec<Choice> {
+    let mut choices = asked.to_vec();
+    if choices.is_empty() {
+        // What cannot be read is reported when the job is resolved.
+        choices = spec.devices.iter().flatten().filter_map(|text| text.parse().ok()).collect();
     }
-    choice
+    if choices.is_empty() {
+        choices.push(Choice::first(preferred(spec)));
+    }
+    for choice in choices.iter_mut().filter(|choice| choice.which == Which::First) {
+        let part = spec.device.part.as_ref().and_then(|part| part.get(choice.backend));
+        if let Some((_, part)) = part.filter(|(_, part)| !part.trim().is_empty()) {
+            choice.which = Which::Named(part.clone());
+        }
+    }
+    choices
+}
+
+/// What keeps jobs of one spec for several devices from being compared: elements that are not the same ones.
+pub fn differences(jobs: &[&Job]) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let Some((first, others)) = jobs.split_first() else { return found };
+    for other in others {
+        let (here, there) = (first.backend.name(), other.backend.name());
+        let mut differ = |at: Place, what: String| {
+            let diagnostic = Diagnostic::error("devices-differ", at, what);
+            found.push(diagnostic.help("what is compared must be the same on every device: give the backends' dims another way"));
+        };
+        if (first.rounds.count, first.sets.len()) != (other.rounds.count, other.sets.len()) {
+            let what = format!("{} rounds on `{here}`, {} on `{there}`", first.rounds.count, other.rounds.count);
+            differ(Place::root().to("rounds").to("count").key(), what);
+        }
+        for (a, b) in first.checks.iter().zip(&other.checks) {
+            let of = |job: &Job, check: &super::Check| {
+                let tensor = &job.tensors[check.tensor];
+                (tensor.name.clone(), format!("{} {}", tensor.dtype, tensor.shape), check.elements(tensor))
+            };
+            let ((name, form, elements), (other_name, other_form, other_elements)) = (of(first, a), of(other, b));
+            if (&name, &form, elements, a.every) != (&other_name, &other_form, other_elements, b.every) {
+                let what = if form == other_form {
+                    format!("{elements} elements of `{name}` on `{here}`, {other_elements} on `{there}`, or in other rounds")
+                } else {
+                    format!("`{name}` is {form} on `{here}` and {other_form} on `{there}`")
+                };
+                differ(a.place.to("tensor"), what);
+            }
+        }
+    }
+    found
 }
 
 /// The first backend that has a source of every kernel that it would launch; one that this program lacks comes last.
@@ -74,12 +115,6 @@ impl Resolver<'_> {
                         .help("leave it out, or name devices: \"cpu\", \"opencl\", \"opencl:1\", \"opencl:part of a name\""),
                 );
             }
-            if devices.len() > 1 {
-                self.report(
-                    Diagnostic::error("several-devices", at.clone(), format!("{} devices: a job runs on one", devices.len()))
-                        .help("name one here, and others by --device"),
-                );
-            }
             for (index, text) in devices.iter().enumerate() {
                 match text.parse::<Choice>() {
                     Ok(choice) => {
@@ -128,8 +163,8 @@ mod tests {
     }
 
     fn chosen(text: &str, asked: &[&str]) -> Vec<String> {
-        let asked: Option<Choice> = asked.first().map(|a| a.parse().expect("a device"));
-        vec![choice(&parsed(text), asked.as_ref()).to_string()]
+        let asked: Vec<Choice> = asked.iter().map(|a| a.parse().expect("a device")).collect();
+        choices(&parsed(text), &asked).iter().map(Choice::to_string).collect()
     }
 
     fn kernel(name: &str, source: &str) -> String {
@@ -173,6 +208,6 @@ mod tests {
         assert_eq!(chosen(&spec, &[]), ["opencl:basic"]);
         assert_eq!(chosen(&spec, &["cpu"]), ["cpu"]);
         assert_eq!(chosen(&spec, &["opencl"]), ["opencl:basic"]);
-        assert_eq!(chosen(&spec, &["opencl:1"]), ["opencl:1"]);
+        assert_eq!(chosen(&spec, &["opencl:1", "cuda"]), ["opencl:1", "cuda"]);
     }
 }

@@ -43,7 +43,7 @@ use crate::expr::{Binary, Program, Scalar};
 use crate::spec::{Backend, Loaded, Order};
 use crate::tensor::{Access, Dtype, Number, Shape, rows};
 
-pub use devices::{choice, has_sources};
+pub use devices::{choices, differences, has_sources};
 pub use names::MOST_ROUNDS;
 pub use requires::Requirement;
 pub use select::SetOrder;
@@ -88,6 +88,8 @@ pub struct Job {
     /// Claims about builds of kernels. In reports they come last.
     pub builds: Vec<Build>,
     pub limits: Limits,
+    /// Its outputs are compared with those of the same job on other devices.
+    pub compared: bool,
 }
 
 impl Job {
@@ -277,6 +279,8 @@ pub struct Check {
     pub tolerance: Tolerance,
     /// The tolerance is the dtype's default.
     pub default_tolerance: bool,
+    /// How close the outputs of two devices must be; `None` where they may differ.
+    pub between: Option<Tolerance>,
     /// The elements may come in any order.
     pub unordered: bool,
     /// No element may hold the poison.
@@ -411,7 +415,7 @@ pub struct Overrides {
 }
 
 /// The code of warnings of what nothing names.
-const UNUSED: &str = "unused";
+pub const UNUSED: &str = "unused";
 
 /// All jobs of a spec for a backend; none where one has an error. The diagnostics are those of [`resolve`], each once.
 pub fn resolve_all(loaded: &Loaded, backend: Backend, overrides: &Overrides) -> (Vec<Job>, Vec<Diagnostic>) {

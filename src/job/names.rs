@@ -187,6 +187,7 @@ impl<'a> Resolver<'a> {
             conditions,
             builds,
             limits: self.limits(),
+            compared: false,
         })
     }
 

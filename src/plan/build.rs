@@ -276,6 +276,7 @@ impl<'a> Draft<'a> {
         let carries = self.tensors.iter().any(|t| t.class == Class::Carried);
         match () {
             () if options.fresh => Some("fresh rounds come one after the other"),
+            () if self.job.compared => Some("every round is compared with those of other devices, in their order"),
             () if self.job.kernels[..self.job.loads].iter().any(|k| k.serial) => {
                 Some("a kernel is `serial`: it may not run twice at a time")
             }

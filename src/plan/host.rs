@@ -11,6 +11,9 @@ use crate::job::{Contents, Want};
 /// What the tallies of a lane take: results of checks, and failures with the mismatches that they explain.
 const TALLY: u64 = 64 << 10;
 
+/// Rounds that a device may be ahead of others that its outputs are compared with.
+pub const MOST_AHEAD: u64 = 4;
+
 /// Elements that one hash covers.
 const HASHED: u64 = crate::expr::BLOCK as u64;
 
@@ -52,7 +55,14 @@ impl Draft<'_> {
             bytes.lane = bytes.lane.saturating_add(scratch).saturating_add(registers.saturating_mul(threads as u64));
         }
         for check in &self.job.checks {
-            bytes.lane = bytes.lane.saturating_add(check.sorted_bytes(&self.job.tensors[check.tensor]));
+            let tensor = &self.job.tensors[check.tensor];
+            bytes.lane = bytes.lane.saturating_add(check.sorted_bytes(tensor));
+            if self.job.compared && check.between.is_some() {
+                // Rounds in which this device is ahead of others; with the places of elements that are chosen one by one.
+                let place = if check.part.is_some() || check.mask.is_some() { size_of::<u64>() } else { 0 };
+                let kept = check.elements(tensor).saturating_mul((tensor.dtype.size() + place) as u64);
+                bytes.fixed = bytes.fixed.saturating_add(kept.saturating_mul(MOST_AHEAD + 1)).saturating_add(check.sorted_bytes(tensor));
+            }
             for want in &check.wants {
                 if let Want::Bytes(golden) = want {
                     bytes.fixed = bytes.fixed.saturating_add(golden.len() as u64);

@@ -29,6 +29,7 @@ pub use build::{Options, PlanError, build};
 pub use classify::Class;
 pub use fit::{Rung, TooLarge};
 pub use graph::{Edge, Graph, GraphNode, Reason};
+pub use host::MOST_AHEAD;
 pub use order::{Hazard, HazardKind, MOST_EDGES, after_lists, explain};
 pub use schedule::{Host, MOST_LANES, Schedule};
 pub use show::{bytes, count, nanoseconds, summary};

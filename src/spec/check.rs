@@ -84,6 +84,56 @@ pub struct Check {
     /// the pattern that was there before (it differs from round to round) counts as not written.
     #[serde(default)]
     pub written: bool,
+    /// How close the outputs of any two devices must be, where the job runs on several. Default: as close as to what is
+    /// expected.
+    pub between: Option<Between>,
+}
+
+/// How close the outputs of two devices must be. The earlier one in the list of devices stands for what is expected.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, remote = "Self")]
+pub struct Between {
+    /// Equal; -0 equals +0.
+    pub exact: Option<PerDtype<bool>>,
+    /// Equal bit for bit: -0 is not +0.
+    pub bitwise: Option<PerDtype<bool>>,
+    /// Relative tolerance: |a - b| <= atol + rtol * |b|. Alone: atol is 0.
+    pub rtol: Option<PerDtype<Num>>,
+    /// Absolute tolerance. Alone: rtol is 0.
+    pub atol: Option<PerDtype<Num>>,
+    /// Largest distance in units in the last place.
+    pub ulp: Option<PerDtype<Int>>,
+    /// Largest norm(a - b) / norm(b) over all elements.
+    pub rel_l2: Option<PerDtype<Num>>,
+    /// Largest |a - b| over all elements.
+    pub max_abs: Option<PerDtype<Num>>,
+    /// Least cosine of the angle between all of a and all of b.
+    pub min_cosine: Option<PerDtype<Num>>,
+    /// So many elements may be out of tolerance. Default: 0.
+    pub max_mismatches: Option<PerDtype<Int>>,
+}
+
+impl Between {
+    /// A check that says as much of a tensor's expectation.
+    pub fn as_check(&self, check: &Check) -> Check {
+        let Between { exact, bitwise, rtol, atol, ulp, rel_l2, max_abs, min_cosine, max_mismatches } = self.clone();
+        let tensor = check.tensor.clone();
+        Check {
+            tensor,
+            nan: check.nan,
+            unordered: check.unordered,
+            exact,
+            bitwise,
+            rtol,
+            atol,
+            ulp,
+            rel_l2,
+            max_abs,
+            min_cosine,
+            max_mismatches,
+            ..Check::default()
+        }
+    }
 }
 
 impl Check {

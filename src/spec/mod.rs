@@ -25,7 +25,7 @@ use serde::Deserialize;
 use crate::tensor::Dtype;
 
 pub use crate::tensor::Backend;
-pub use check::{Build, Check, Expect, ExpectTable, NanPolicy, Set};
+pub use check::{Between, Build, Check, Expect, ExpectTable, NanPolicy, Set};
 pub use data::{Data, Integers, Normal, Range, Tensor, Uniform};
 pub use device::Device;
 pub use kernel::{Kernel, Source};

@@ -6,7 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Check, Device, Integers, Kernel, Limits, Normal, Range, Rounds, Set, Spec, Step, Tensor, Uniform};
+use super::{Between, Check, Device, Integers, Kernel, Limits, Normal, Range, Rounds, Set, Spec, Step, Tensor, Uniform};
 
 /// Reads types by what `#[serde(remote = "Self")]` derives for them, from tables alone.
 macro_rules! tables {
@@ -39,6 +39,7 @@ tables! {
     Rounds: "a table",
     Set: "a table",
     Check: "a table",
+    Between: "a table such as { ulp = 2 }",
     Limits: "a table",
     Range: "a table such as { start = 0, step = 1 }",
     Uniform: "a table such as { low = 0.0, high = 1.0 }",

@@ -2,6 +2,7 @@
 //! (`supervise`), so that a kernel can crash, hang or exit without taking the verdicts of earlier rounds along.
 
 mod child;
+mod parties;
 mod supervise;
 mod unix;
 
@@ -12,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::choice::{self, Choice, OpenError, OpenOptions};
 use crate::device::{Caps, Chaos, ChaosOptions, Device, Trace, TraceOptions};
-use crate::diag::{self, Severity, Style};
+use crate::diag::{self, Diagnostic, Severity, Style};
 use crate::exec::{self, LaneProgress, Phase, Progress};
 use crate::job::{self, Job, Overrides};
-use crate::plan::{self, Host, Options, Trust};
+use crate::plan::{self, Host, Options, Plan, Trust};
 use crate::spec::{self, Backend, Loaded};
 use crate::verdict::{Event, Report, Verdict};
 
@@ -28,8 +29,10 @@ pub use supervise::{Outcome, Watcher, supervise};
 pub struct Request {
     pub spec: PathBuf,
     pub overrides: Overrides,
-    /// The device to run on; otherwise the spec's, or one of the backend that its kernels are for.
-    pub device: Option<Choice>,
+    /// The devices to run on; otherwise the spec's, or one of the backend that its kernels are for.
+    pub devices: Vec<Choice>,
+    /// Run on every device that is there and that the spec has kernels for.
+    pub all: bool,
     /// Backends that must be there: where a device of theirs is not, the job is an error instead of a skip.
     pub require: Vec<Backend>,
     /// The spec was found in a folder: where it has no kernels for the device that is asked for, it is skipped.
@@ -61,7 +64,8 @@ impl Request {
         Request {
             spec: spec.into(),
             overrides: Overrides::default(),
-            device: None,
+            devices: Vec::new(),
+            all: false,
             require: Vec::new(),
             found: false,
             trust: Trust::default(),
@@ -134,11 +138,10 @@ pub enum Message {
     },
     /// Resolved and planned: the limits hold from here.
     Job {
-        name: String,
+        /// One for each device that it runs on.
+        parties: Vec<PartyName>,
         /// Jobs of the spec.
         jobs: usize,
-        backend: Backend,
-        kernels: Vec<String>,
         xfail: Option<String>,
         deadlines: Deadlines,
         /// Number of the first round that is run.
@@ -146,19 +149,33 @@ pub enum Message {
         /// Rounds that are not run, because their sets were not selected.
         not_selected: u64,
     },
-    Event(Event),
+    /// Of one of the parties; behind them come comparisons, of every two.
+    Event { of: usize, event: Event },
     /// The job could not be started, for a reason that is neither the spec's nor a kernel's.
-    Refused {
-        message: String,
-    },
+    Refused { message: String },
 }
 
-/// A job that was read and resolved; the diagnostics are in `text`.
-pub struct Resolved {
-    pub job: Option<Job>,
-    /// The device that it is for.
+/// What a party is called.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PartyName {
+    /// Of the job.
+    pub name: String,
+    pub device: String,
+    pub backend: Backend,
+    pub kernels: Vec<String>,
+}
+
+/// A job for one of the devices that a spec runs on.
+pub struct Party {
     pub device: Choice,
-    /// Why the job is not run on it, though nothing is wrong with the spec.
+    pub job: Job,
+}
+
+/// A job that was read and resolved for every device that it runs on; the diagnostics are in `text`.
+pub struct Resolved {
+    /// Empty where something is wrong with it on any device.
+    pub parties: Vec<Party>,
+    /// Why the job is not run, though nothing is wrong with the spec.
     pub skip: Option<String>,
     pub text: String,
     pub errors: usize,
@@ -167,46 +184,81 @@ pub struct Resolved {
     pub unselected: bool,
 }
 
-/// The device that a spec is resolved for, and why it is not run on the one that is asked for.
-pub fn choose(loaded: &Loaded, request: &Request) -> (Choice, Option<String>) {
-    let Some(spec) = &loaded.spec else { return (Choice::first(Backend::Cpu), None) };
-    match &request.device {
-        // What is wrong with it is wrong all the same: it is resolved for a device that it has kernels for.
-        Some(asked) if request.found && !job::has_sources(spec, asked.backend) => {
-            (job::choice(spec, None), Some(format!("the spec has no kernels for `{}`", asked.backend.name())))
-        }
-        asked => (job::choice(spec, asked.as_ref()), None),
+/// The devices that a spec is resolved for, and why it is not run on those that are asked for.
+pub fn choose(loaded: &Loaded, request: &Request) -> (Vec<Choice>, Option<String>) {
+    let Some(spec) = &loaded.spec else { return (vec![Choice::first(Backend::Cpu)], None) };
+    if request.all {
+        let with_sources = Backend::ALL.into_iter().filter(|&backend| job::has_sources(spec, backend));
+        let there = |backend| choice::list(backend).map(|listed| listed.len()).unwrap_or(0);
+        let every: Vec<Choice> = with_sources.flat_map(|b| (0..there(b)).map(move |index| Choice::nth(b, index))).collect();
+        let none = every.is_empty();
+        return (if none { job::choices(spec, &[]) } else { every }, None);
     }
+    match request.devices.iter().find(|asked| request.found && !job::has_sources(spec, asked.backend)) {
+        // What is wrong with it is wrong all the same: it is resolved for a device that it has kernels for.
+        Some(asked) => (job::choices(spec, &[]), Some(format!("the spec has no kernels for `{}`", asked.backend.name()))),
+        None => (job::choices(spec, &request.devices), None),
+    }
+}
+
+/// Resolves a spec for every device that it runs on; no jobs where something is wrong on any of them.
+pub fn resolve_parties(loaded: &Loaded, choices: Vec<Choice>, request: &Request) -> (Vec<Party>, Vec<Diagnostic>) {
+    let several = choices.len() > 1;
+    let mut problems: Vec<Diagnostic> = Vec::new();
+    let mut parties = Vec::new();
+    for (nth, device) in choices.into_iter().enumerate() {
+        // Who asks for the first job of a spec is told what is wrong with any.
+        let (job, diagnostics) = match request.overrides.point {
+            0 => {
+                let (mut jobs, diagnostics) = job::resolve_all(loaded, device.backend, &request.overrides);
+                ((!jobs.is_empty()).then(|| jobs.swap_remove(0)), diagnostics)
+            }
+            _ => {
+                let (job, mut diagnostics) = job::resolve(loaded, device.backend, &request.overrides);
+                // Warnings were told with the first job.
+                diagnostics.retain(|_| job.is_none());
+                (job, diagnostics)
+            }
+        };
+        // What one device does not use another may.
+        problems.retain(|d| d.code != job::UNUSED || diagnostics.contains(d));
+        problems.extend(
+            diagnostics.into_iter().filter(|d| nth == 0 || d.code != job::UNUSED).filter(|d| !problems.contains(d)).collect::<Vec<_>>(),
+        );
+        if let Some(mut job) = job {
+            job.compared = several;
+            if several {
+                job.name = format!("{} [{device}]", job.name);
+            }
+            parties.push(Party { device, job });
+        }
+    }
+    let failed = |problems: &[Diagnostic]| problems.iter().any(|d| d.severity == Severity::Error);
+    if !failed(&problems) {
+        problems.extend(job::differences(&parties.iter().map(|party| &party.job).collect::<Vec<_>>()));
+    }
+    if failed(&problems) {
+        parties.clear();
+    }
+    (parties, problems)
 }
 
 /// Reads and resolves a spec. *Errors*: only what keeps its text from being read.
 pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
     let loaded = spec::load(&request.spec)?;
-    let (device, skip) = choose(&loaded, request);
-    // Who asks for the first job of a spec is told what is wrong with any.
-    let (job, diagnostics) = match request.overrides.point {
-        0 => {
-            let (mut jobs, diagnostics) = job::resolve_all(&loaded, device.backend, &request.overrides);
-            ((!jobs.is_empty()).then(|| jobs.swap_remove(0)), diagnostics)
-        }
-        _ => {
-            let (job, mut diagnostics) = job::resolve(&loaded, device.backend, &request.overrides);
-            // Warnings were told with the first job.
-            diagnostics.retain(|_| job.is_none());
-            (job, diagnostics)
-        }
-    };
+    let (choices, skip) = choose(&loaded, request);
+    let (parties, diagnostics) = resolve_parties(&loaded, choices, request);
     let style = if request.coloured { Style::Coloured } else { Style::Plain };
     let count = |severity| diagnostics.iter().filter(|d| d.severity == severity).count();
     let text = diagnostics.iter().map(|d| diag::render(&loaded.source, d, style) + "\n").collect::<Vec<_>>().join("\n");
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let unselected = errors > 0 && errors == diagnostics.iter().filter(|d| d.code == job::NOTHING_SELECTED).count();
-    Ok(Resolved { job, device, skip, text, errors, warnings, unselected })
+    Ok(Resolved { parties, skip, text, errors, warnings, unselected })
 }
 
-/// Opens a device as a request wants it; its lanes say in `progress` where they are.
-pub fn open(request: &Request, device: &Choice, progress: Option<&'static Progress>) -> Result<Trace, OpenError> {
-    let at_node = progress.map(|progress| (0..exec::MOST_LANES).map(|lane| &progress.lane(lane).node).collect()).unwrap_or_default();
+/// Opens a device as a request wants it; its lanes say in `progress` where they are, from the `first` on.
+pub fn open(request: &Request, device: &Choice, progress: Option<&'static Progress>, first: usize) -> Result<Trace, OpenError> {
+    let at_node = progress.map(|progress| (first..exec::MOST_LANES).map(|lane| &progress.lane(lane).node).collect()).unwrap_or_default();
     let options = OpenOptions { threads: request.threads, at_node, discrete: request.discrete, clock: request.device_times };
     let mut device: Box<dyn Device> = choice::open(device, options)?;
     if let Some(seed) = request.chaos {
@@ -215,7 +267,8 @@ pub fn open(request: &Request, device: &Choice, progress: Option<&'static Progre
     Ok(Trace::new(device, TraceOptions { log: false, contract: request.contract }))
 }
 
-/// Runs one job in this process. The last message is the report, or says why there is none.
+/// Runs one job in this process, on every device that it runs on. The last messages are the reports, or say why there is
+/// none.
 pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn FnMut(Message) + Send)) {
     progress.enter(Phase::Plan, 0);
     let resolved = match resolve(request) {
@@ -230,58 +283,94 @@ pub fn execute(request: &Request, progress: &'static Progress, send: &mut (dyn F
             unselected: resolved.unselected,
         });
     }
-    let Some(job) = resolved.job else { return };
-    let backend = request.device.as_ref().filter(|_| resolved.skip.is_some()).map_or(job.backend, |asked| asked.backend);
-    let kernels = job.kernels.iter().map(|k| k.name.clone()).collect();
+    let parties = resolved.parties;
+    let Some(Party { job: first, .. }) = parties.first() else { return };
+    let backend = |party: &Party| match (&resolved.skip, request.devices.first()) {
+        (Some(_), Some(asked)) => asked.backend,
+        _ => party.job.backend,
+    };
     send(Message::Job {
-        name: job.name.clone(),
-        jobs: job.jobs,
-        backend,
-        kernels,
-        xfail: job.xfail.clone(),
-        deadlines: Deadlines::of(&job),
-        first: job::SetOrder::new(&job).round(0),
-        not_selected: job.rounds.count - job.runs(),
+        parties: parties
+            .iter()
+            .map(|party| PartyName {
+                name: party.job.name.clone(),
+                device: party.device.to_string(),
+                backend: backend(party),
+                kernels: party.job.kernels.iter().map(|k| k.name.clone()).collect(),
+            })
+            .collect(),
+        jobs: first.jobs,
+        xfail: first.xfail.clone(),
+        deadlines: Deadlines::of(first),
+        first: job::SetOrder::new(first).round(0),
+        not_selected: first.rounds.count - first.runs(),
     });
-    let mut done = |report: Report| send(Message::Event(Event::Done(Box::new(report))));
-    let unplanned = |caps: Option<&Caps>, verdict, why: String| unplanned(&job, backend, caps, request, verdict, why);
-    if let Some(why) = resolved.skip {
-        return done(unplanned(None, Verdict::Skip, why));
-    }
-    let mut device = match open(request, &resolved.device, Some(progress)) {
-        Ok(device) => device,
-        Err(OpenError::Absent(why)) if request.require.contains(&backend) => {
-            return done(unplanned(None, Verdict::Error, format!("`{}` is required: {why}", backend.name())));
+    if let Some(why) = &resolved.skip {
+        for (of, party) in parties.iter().enumerate() {
+            let report = unplanned(&party.job, backend(party), None, request, Verdict::Skip, why.clone());
+            send(Message::Event { of, event: Event::Done(Box::new(report)) });
         }
-        Err(OpenError::Absent(why)) => return done(unplanned(None, Verdict::Skip, why)),
-        Err(OpenError::Failed(error)) => return send(Message::Refused { message: error.to_string() }),
-    };
-    if let Some(why) = job.requires.iter().find_map(|requirement| requirement.unmet(device.caps())) {
-        return done(unplanned(Some(device.caps()), Verdict::Skip, why));
+        return;
     }
-    let plan = match plan::build(&job, device.caps(), &request.plan_options()) {
-        Ok(plan) => plan,
-        Err(error) => return done(unplanned(Some(device.caps()), Verdict::Error, error.to_string())),
+    let mut ready: Vec<std::result::Result<Ready, Box<Report>>> = Vec::new();
+    let mut places: Vec<(Backend, usize)> = Vec::new();
+    for (of, party) in parties.iter().enumerate() {
+        ready.push(prepare(party, request, progress, of, &mut places));
+    }
+    parties::run(request, &parties, ready, progress, send);
+}
+
+/// A device and how the job runs on it.
+struct Ready {
+    device: Trace,
+    plan: Plan,
+}
+
+/// Opens a party's device and plans its job. *Errors*: the report of one that does not run. `places`: devices that other
+/// parties have.
+fn prepare(
+    party: &Party,
+    request: &Request,
+    progress: &'static Progress,
+    of: usize,
+    places: &mut Vec<(Backend, usize)>,
+) -> std::result::Result<Ready, Box<Report>> {
+    let (job, backend) = (&party.job, party.job.backend);
+    let unplanned = |caps: Option<&Caps>, verdict, why: String| Box::new(unplanned(job, backend, caps, request, verdict, why));
+    let absent = |error: OpenError| match error {
+        OpenError::Absent(why) if request.require.contains(&backend) => {
+            unplanned(None, Verdict::Error, format!("`{}` is required: {why}", backend.name()))
+        }
+        OpenError::Absent(why) => unplanned(None, Verdict::Skip, why),
+        OpenError::Failed(error) => unplanned(None, Verdict::Error, error.to_string()),
     };
-    let threads = request.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-    // Jobs of one spec have rounds of the same numbers.
-    let dump = request
-        .dump
-        .as_ref()
-        .map(|folder| if job.jobs > 1 { folder.join(format!("job-{}", request.overrides.point)) } else { folder.clone() });
-    let options = exec::Options { threads, dump: dump.as_deref(), device_times: request.device_times };
-    exec::run(&job, &plan, &mut device, &options, progress, &mut |event| send(Message::Event(event)));
+    if job.compared {
+        let place = choice::list(backend).and_then(|listed| party.device.find(&listed).map_err(OpenError::Absent)).map_err(absent)?;
+        if places.contains(&(backend, place)) {
+            let why = format!("`{}` is {}:{place}, which runs the job already: a device agrees with itself", party.device, backend.name());
+            return Err(unplanned(None, Verdict::Error, why));
+        }
+        places.push((backend, place));
+    }
+    let device = open(request, &party.device, Some(progress), of).map_err(absent)?;
+    if let Some(why) = job.requires.iter().find_map(|requirement| requirement.unmet(device.caps())) {
+        return Err(unplanned(Some(device.caps()), Verdict::Skip, why));
+    }
+    match plan::build(job, device.caps(), &request.plan_options()) {
+        Ok(plan) => Ok(Ready { device, plan }),
+        Err(error) => Err(unplanned(Some(device.caps()), Verdict::Error, error.to_string())),
+    }
 }
 
 /// The step that a lane's device was at, in words: from the page of a worker that is gone, and the plan made again.
-fn where_of(request: &Request, lane: &LaneProgress) -> Option<String> {
+fn where_of(request: &Request, party: usize, lane: &LaneProgress) -> Option<String> {
     use std::sync::atomic::Ordering;
-    let Resolved { job, device, .. } = resolve(request).ok()?;
+    let parties = resolve(request).ok()?.parties;
     // Other devices do not tell which node they are at.
-    let job = job.filter(|job| job.backend == Backend::Cpu)?;
-    let device = open(request, &device, None).ok()?;
-    let plan = plan::build(&job, device.caps(), &request.plan_options()).ok()?;
-    let mode = plan.mode(job::SetOrder::new(&job).runs_below(lane.round()));
+    let Party { device, job } = parties.get(party).filter(|party| party.job.backend == Backend::Cpu)?;
+    let device = open(request, device, None, 0).ok()?;
+    let plan = plan::build(job, device.caps(), &request.plan_options()).ok()?;
+    let mode = plan.mode(job::SetOrder::new(job).runs_below(lane.round()));
     let nodes = plan.graphs.get(plan.graph(0, mode))?;
     let index = plan.step_of(mode, nodes.len(), job.steps.len(), lane.node.load(Ordering::Relaxed) as usize)?;
     let step = job.steps.get(index)?;

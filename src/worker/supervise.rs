@@ -7,8 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::unix::{self, Page};
-use super::{Deadlines, Message, Request};
-use crate::exec::{LaneProgress, MOST_LANES, Phase, Progress};
+use super::{Deadlines, Message, PartyName, Request};
+use crate::exec::{self, LaneProgress, MOST_LANES, Phase, Progress};
+use crate::spec::Backend;
 use crate::verdict::{Event, Failure, Kind, Report, Verdict};
 
 /// How often the parent looks at the worker's page.
@@ -41,8 +42,9 @@ pub enum Outcome {
     Invalid { diagnostics: String },
     /// There is nothing to run: no round has a set that was selected.
     Unselected { diagnostics: String },
-    /// The job ended, well or not; warnings may have been found. The spec has so many jobs.
-    Ended { diagnostics: String, report: Box<Report>, jobs: usize },
+    /// The job ended, well or not; warnings may have been found. One report for each device, then one for every two of
+    /// them. The spec has so many jobs.
+    Ended { diagnostics: String, reports: Vec<Report>, jobs: usize },
 }
 
 /// Runs a request in a worker process.
@@ -52,7 +54,7 @@ pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn
     let name = request.spec.display().to_string();
     let failed = |message: String| Outcome::Ended {
         diagnostics: String::new(),
-        report: Box::new(Report { reason: Some(message), ..Report::empty(&name, Verdict::Error) }),
+        reports: vec![Report { reason: Some(message), ..Report::empty(&name, Verdict::Error) }],
         jobs: 1,
     };
     let page = match Page::create() {
@@ -91,16 +93,25 @@ pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn
 fn read_messages(reader: impl Read, sender: &Sender<Message>) {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
+    let (mut reports, mut expected) = (0, 1);
     while let Ok(1..) = reader.by_ref().take(LONGEST_MESSAGE).read_until(b'\n', &mut line) {
         if let Ok(message) = serde_json::from_slice::<Message>(&line) {
-            let last = matches!(message, Message::Event(Event::Done(_)));
-            // After the report nothing more is believed.
-            if sender.send(message).is_err() || last {
+            if let Message::Job { parties, .. } = &message {
+                expected = subjects(parties.len());
+            }
+            reports += usize::from(matches!(message, Message::Event { event: Event::Done(_), .. }));
+            // After the last report nothing more is believed.
+            if sender.send(message).is_err() || reports == expected {
                 return;
             }
         }
         line.clear();
     }
+}
+
+/// Devices, and every two of them.
+fn subjects(devices: usize) -> usize {
+    devices + devices * devices.saturating_sub(1) / 2
 }
 
 /// Collects what a worker prints, up to a limit; sends it at the end.
@@ -129,20 +140,25 @@ fn capture(mut stream: impl Read + Send + 'static) -> Receiver<String> {
 struct Said {
     diagnostics: String,
     errors: usize,
-    job: Option<String>,
+    parties: Vec<PartyName>,
     jobs: usize,
-    kernels: Vec<String>,
     xfail: Option<String>,
-    backend: String,
-    device: String,
-    driver: String,
-    rounds: u64,
     first: u64,
     not_selected: u64,
     unselected: bool,
+    /// Of every party, then of every two.
+    subjects: Vec<Subject>,
+    refused: Option<String>,
+}
+
+/// What a worker has said of one device, or of two.
+#[derive(Default)]
+struct Subject {
+    device: String,
+    driver: String,
+    rounds: u64,
     failures: Vec<Failure>,
     report: Option<Box<Report>>,
-    refused: Option<String>,
 }
 
 struct Watch {
@@ -186,7 +202,11 @@ impl Watch {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            watcher.progress(self.said.job.as_deref().unwrap_or(""), self.said.rounds, progress);
+            watcher.progress(
+                self.said.parties.first().map_or("", |party| &party.name),
+                self.said.subjects.first().map_or(0, |s| s.rounds),
+                progress,
+            );
             match unix::has_ended(child.id()) {
                 Ok(false) => {}
                 Ok(true) => {
@@ -233,17 +253,24 @@ impl Watch {
                 said.diagnostics.push_str(&text);
                 said.errors += errors;
             }
-            Message::Job { name, jobs, backend, kernels, xfail, deadlines, first, not_selected } => {
-                (said.job, said.jobs, said.kernels, said.xfail) = (Some(name), jobs, kernels, xfail);
-                said.backend = backend.name().to_string();
+            Message::Job { parties, jobs, xfail, deadlines, first, not_selected } => {
+                said.subjects = (0..subjects(parties.len())).map(|_| Subject::default()).collect();
+                (said.parties, said.jobs, said.xfail) = (parties, jobs, xfail);
                 (said.first, said.not_selected) = (first, not_selected);
                 self.deadlines = deadlines;
             }
-            Message::Event(Event::Planned { device, driver, rounds, .. }) => {
-                (said.device, said.driver, said.rounds) = (device, driver, rounds)
+            Message::Event { of, event } => {
+                let Some(subject) = said.subjects.get_mut(of) else { return };
+                match event {
+                    Event::Planned { device, driver, rounds, .. } => {
+                        (subject.device, subject.driver, subject.rounds) = (device, driver, rounds);
+                    }
+                    Event::Failed(failure) => subject.failures.push(*failure),
+                    Event::Done(report) => {
+                        subject.report.get_or_insert(report);
+                    }
+                }
             }
-            Message::Event(Event::Failed(failure)) => said.failures.push(*failure),
-            Message::Event(Event::Done(report)) => said.report = Some(report),
             Message::Refused { message } => said.refused = Some(message),
         }
     }
@@ -256,48 +283,104 @@ fn end(child: &mut Child) {
 }
 
 impl Said {
-    fn outcome(self, spec: &str, request: &Request, progress: &Progress, end: End, late: Option<Late>, output: String) -> Outcome {
-        let diagnostics = self.diagnostics;
+    fn outcome(mut self, spec: &str, request: &Request, progress: &Progress, end: End, late: Option<Late>, output: String) -> Outcome {
+        let diagnostics = std::mem::take(&mut self.diagnostics);
         if self.unselected {
             return Outcome::Unselected { diagnostics };
         }
         if self.errors > 0 {
             return Outcome::Invalid { diagnostics };
         }
-        if let Some(mut report) = self.report {
-            report.output = output;
-            // The process did more after its last word, and that went wrong.
-            if let (End::Exited(status), Verdict::Pass) = (&end, report.verdict)
-                && !status.success()
-            {
-                report.verdict = Verdict::Crash;
-                let how = match (status.signal(), status.code()) {
-                    (Some(signal), _) => unix::signal_name(signal),
-                    (_, code) => format!("exit code {}", code.unwrap_or(-1)),
-                };
-                report.reason = Some(format!("every round was right, but then the process ended by {how}"));
-            }
-            return Outcome::Ended { diagnostics, report, jobs: self.jobs };
+        let jobs = self.jobs;
+        if self.subjects.is_empty() {
+            self.parties.push(PartyName { name: spec.to_string(), device: String::new(), backend: Backend::Cpu, kernels: Vec::new() });
+            self.subjects.push(Subject::default());
         }
-        let name = self.job.as_deref().unwrap_or(spec);
+        let subjects = std::mem::take(&mut self.subjects);
+        let fall = Fall { request, progress, end: &end, late: late.as_ref(), output: &output };
+        let devices = self.parties.len();
+        let pairs: Vec<(usize, usize)> = exec::pairs(devices).collect();
+        let each = subjects.into_iter().enumerate().map(|(of, subject)| match subject.report {
+            Some(report) => after_the_report(*report, &end),
+            None => match pairs.get(of.wrapping_sub(devices)) {
+                Some(&(a, b)) => self.cut_off([&self.parties[a], &self.parties[b]], subject),
+                None => fall.report(&self, of, subject),
+            },
+        });
+        let mut reports: Vec<Report> = each.collect();
+        if let Some(first) = reports.first_mut() {
+            first.output = output.clone();
+        }
+        Outcome::Ended { diagnostics, reports, jobs }
+    }
+
+    /// The report of a comparison that the end of the process cut off.
+    fn cut_off(&self, of: [&PartyName; 2], subject: Subject) -> Report {
+        let names = of.map(|party| party.device.clone());
+        let base = of[0].name.strip_suffix(&format!(" [{}]", names[0])).unwrap_or(&of[0].name);
+        Report {
+            reason: Some("not compared to the end: the process that ran both devices ended".to_string()),
+            backend: format!("{} ~ {}", of[0].backend.name(), of[1].backend.name()),
+            failures: subject.failures,
+            ..Report { between: Some(names.clone()), ..Report::empty(&format!("{base} [{} ~ {}]", names[0], names[1]), Verdict::Error) }
+        }
+    }
+}
+
+/// A report, after which the process may have done more, and that went wrong.
+fn after_the_report(mut report: Report, end: &End) -> Report {
+    if let (End::Exited(status), Verdict::Pass) = (end, report.verdict)
+        && !status.success()
+    {
+        report.verdict = Verdict::Crash;
+        let how = match (status.signal(), status.code()) {
+            (Some(signal), _) => unix::signal_name(signal),
+            (_, code) => format!("exit code {}", code.unwrap_or(-1)),
+        };
+        report.reason = Some(format!("every round was right, but then the process ended by {how}"));
+    }
+    report
+}
+
+/// A worker that ended before a party's report.
+struct Fall<'a> {
+    request: &'a Request,
+    progress: &'a Progress,
+    end: &'a End,
+    late: Option<&'a Late>,
+    output: &'a str,
+}
+
+impl Fall<'_> {
+    /// The report of a party.
+    fn report(&self, said: &Said, of: usize, subject: Subject) -> Report {
+        let Fall { request, progress, late, output, .. } = *self;
+        let party = &said.parties[of];
+        let several = said.parties.len() > 1;
         // Without a word from a signal it is a lane that ran a kernel: which one, nobody knows where there are more.
         let running: Vec<&LaneProgress> = progress.lanes().iter().filter(|lane| lane.phase() == Phase::Run).collect();
-        let known = late.as_ref().map(|late| progress.lane(late.lane)).or(progress.crashed());
-        let lane = known.or(running.first().copied()).unwrap_or(progress.lane(0));
-        let (round, verified, phase) = (lane.round(), progress.rounds_verified(), lane.phase());
+        let known = late.map(|late| progress.lane(late.lane)).or(progress.crashed());
+        let sole = || if running.len() == 1 { running.first().copied() } else { None };
+        let guilty = known.or_else(sole);
+        let lane = if several { progress.lane(of) } else { known.or(running.first().copied()).unwrap_or(progress.lane(0)) };
+        let (round, phase) = (lane.round(), lane.phase());
+        let verified = if several { lane.rounds_done() } else { progress.rounds_verified() };
         let unsure = known.is_none() && running.len() > 1;
         // Of rounds that overlap nobody knows whose kernel it was, nor at which step.
         let overlapping = matches!(phase, Phase::Prepare | Phase::Run | Phase::Check) && lane.flying() > 1;
         let place = match phase {
             Phase::Compile => {
-                let kernel = self.kernels.get(progress.kernel() as usize).map_or("a kernel", String::as_str);
+                let kernel = party.kernels.get(progress.kernel() as usize).map_or("a kernel", String::as_str);
                 format!("while compiling and loading `{kernel}`")
             }
             Phase::Prepare | Phase::Run | Phase::Check if overlapping && !unsure => {
                 format!("in round {round} or another of the {} in flight, while {}", lane.flying(), phase.name())
             }
-            Phase::Prepare | Phase::Run | Phase::Check if verified == 0 && round == self.first => {
+            Phase::Prepare | Phase::Run | Phase::Check if verified == 0 && round == said.first => {
                 format!("in round {round} or its warm-up, while {}", phase.name())
+            }
+            Phase::Run if unsure && several => {
+                format!("in round {round}, while running beside other devices: which of them ended it is not known")
             }
             Phase::Run if unsure => {
                 let mut rounds: Vec<u64> = running.iter().map(|lane| lane.round()).collect();
@@ -313,16 +396,22 @@ impl Said {
             1 => format!("; 1 round{} was checked", if overlapping { "" } else { " before it" }),
             n => format!("; {n} rounds{} were checked", if overlapping { "" } else { " before it" }),
         };
-        let at = if phase == Phase::Run && !unsure && !overlapping {
-            super::where_of(request, lane).map(|at| format!(": {at}")).unwrap_or_default()
+        let other =
+            guilty.and_then(|guilty| progress.lanes().iter().position(|lane| std::ptr::eq(lane, guilty))).filter(|&at| several && at != of);
+        let at = if phase == Phase::Run && !unsure && !overlapping && other.is_none() {
+            super::where_of(request, of, lane).map(|at| format!(": {at}")).unwrap_or_default()
         } else {
             String::new()
         };
-        let (mut verdict, mut reason) = match (late, self.refused, end) {
+        let (mut verdict, mut reason) = match (late, &said.refused, self.end) {
+            _ if other.and_then(|at| said.parties.get(at)).is_some() => {
+                let name = other.and_then(|at| said.parties.get(at)).map_or("", |party| &party.device);
+                (Verdict::Error, format!("ended with `{name}`, which runs in the same process, {place}{stands}"))
+            }
             (Some(Late { limit, key, .. }), ..) => {
                 (Verdict::Timeout, format!("no progress for {limit:?} {place}{at}{stands} (`limits.{key}`)"))
             }
-            (_, Some(message), _) => (Verdict::Error, message),
+            (_, Some(message), _) => (Verdict::Error, message.clone()),
             (_, _, End::Killed) => (Verdict::Interrupted, format!("stopped {place}{stands}")),
             (_, _, End::Exited(status)) => {
                 let panicked = output.contains("panicked at");
@@ -342,33 +431,28 @@ impl Said {
         };
         // What the spec expects to fail is its kernels, not the work around them.
         let by_kernel = (phase == Phase::Run || overlapping) && !output.contains("panicked at");
-        if let (Some(why), Verdict::Crash | Verdict::Timeout, true) = (&self.xfail, verdict, by_kernel) {
+        if let (Some(why), Verdict::Crash | Verdict::Timeout, true) = (&said.xfail, verdict, by_kernel) {
             reason = format!("{why} ({}: {reason})", verdict.name());
             verdict = Verdict::Xfail;
         }
         let failed_rounds = {
-            let mut rounds: Vec<u64> = self.failures.iter().filter(|f| f.kind != Kind::Build).map(|f| f.round).collect();
+            let mut rounds: Vec<u64> = subject.failures.iter().filter(|f| f.kind != Kind::Build).map(|f| f.round).collect();
             rounds.dedup();
             rounds.len() as u64
         };
-        Outcome::Ended {
-            diagnostics,
-            jobs: self.jobs,
-            report: Box::new(Report {
-                reason: Some(reason),
-                backend: self.backend,
-                device: self.device,
-                driver: self.driver,
-                trust: request.trust,
-                rounds: self.rounds,
-                not_selected: self.not_selected,
-                run: verified,
-                checked: verified,
-                failed_rounds,
-                failures: self.failures,
-                output,
-                ..Report::empty(name, verdict)
-            }),
+        Report {
+            reason: Some(reason),
+            backend: party.backend.name().to_string(),
+            device: subject.device,
+            driver: subject.driver,
+            trust: request.trust,
+            rounds: subject.rounds,
+            not_selected: said.not_selected,
+            run: verified,
+            checked: verified,
+            failed_rounds,
+            failures: subject.failures,
+            ..Report::empty(&party.name, verdict)
         }
     }
 }

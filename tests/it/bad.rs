@@ -8,6 +8,7 @@ use proptest::test_runner::{Config, TestRunner};
 use runjob::diag::{self, Diagnostic, Severity, Source, Style};
 use runjob::job::{self, Overrides};
 use runjob::spec::{self, Backend, Loaded};
+use runjob::worker::{self, Request};
 
 /// The specs of a folder, by name.
 pub fn specs(folder: &str) -> Vec<PathBuf> {
@@ -22,7 +23,12 @@ pub fn specs(folder: &str) -> Vec<PathBuf> {
 }
 
 pub fn resolve(loaded: &Loaded) -> Vec<Diagnostic> {
-    job::resolve_all(loaded, backend(&loaded.source.text), &Overrides::default()).1
+    let request = Request::new(&loaded.source.name);
+    let (choices, _) = worker::choose(loaded, &request);
+    match choices.len() {
+        0 | 1 => job::resolve_all(loaded, backend(&loaded.source.text), &Overrides::default()).1,
+        _ => worker::resolve_parties(loaded, choices, &request).1,
+    }
 }
 
 /// What the first line of a spec says of the backend for which it is wrong.

@@ -2,6 +2,7 @@
 
 mod arrows;
 mod bad;
+mod between;
 mod cli;
 mod commands;
 mod devices;

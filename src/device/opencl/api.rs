@@ -4,6 +4,7 @@
 //! `Drop`s that panic, which a loop of tiny rounds and a driver that died do not bear.
 
 use std::cell::Cell;
+use std::error::Error as _;
 use std::ffi::{CStr, c_void};
 use std::sync::OnceLock;
 
@@ -123,7 +124,8 @@ fn load() -> Result<Api, String> {
                     _ => Err(format!("`{name}` lacks functions of OpenCL 1.2")),
                 };
             }
-            Err(error) => why = error.to_string(),
+            // What the system says stands behind the error.
+            Err(error) => why = error.source().map_or_else(|| error.to_string(), ToString::to_string),
         }
     }
     Err(match asked {

@@ -88,7 +88,7 @@ const QUEUE_BIT: u32 = 48;
 ///
 /// *Errors*: `Unsupported` where there is no library, no driver or no device, with what to install.
 pub fn list() -> Result<Vec<Caps>> {
-    Ok(platform::devices()?.1.into_iter().map(|found| found.caps).collect())
+    Ok(platform::devices()?.1.iter().map(|found| found.caps.clone()).collect())
 }
 
 /// Calls of the OpenCL library that this thread has made.
@@ -100,11 +100,10 @@ pub fn calls() -> u64 {
 ///
 /// *Errors*: `Unsupported` where there is none.
 pub fn open(index: usize, options: OpenclOptions) -> Result<OpenclDevice> {
-    let (api, mut devices) = platform::devices()?;
-    if index >= devices.len() {
+    let (api, devices) = platform::devices()?;
+    let Some(found) = devices.get(index).cloned() else {
         return Err(DeviceError::Unsupported(format!("there is no OpenCL device {index}: there are {}", devices.len())));
-    }
-    let found = devices.swap_remove(index);
+    };
     let mut caps = found.caps.clone();
     caps.unified &= !options.discrete;
     let context = make!(api.clCreateContext(null(), 1, &found.device, None, null_mut()))?;

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
+use std::sync::OnceLock;
 
 use opencl_sys::*;
 
@@ -34,10 +35,16 @@ unsafe impl Send for Found {}
 // SAFETY: as above.
 unsafe impl Sync for Found {}
 
-/// Every device of every driver: GPUs first, then accelerators, then CPUs.
+/// Every device of every driver: GPUs first, then accelerators, then CPUs. They are looked for once: drivers start what
+/// they need then, and some do not bear to be asked by two threads at once.
 ///
 /// *Errors*: `Unsupported` where there is no library, no driver or no device, with what to install.
-pub(super) fn devices() -> Result<(&'static Api, Vec<Found>), DeviceError> {
+pub(super) fn devices() -> Result<(&'static Api, &'static [Found]), DeviceError> {
+    static FOUND: OnceLock<Result<(&'static Api, Vec<Found>), DeviceError>> = OnceLock::new();
+    FOUND.get_or_init(look).as_ref().map(|(api, found)| (*api, found.as_slice())).map_err(DeviceError::clone)
+}
+
+fn look() -> Result<(&'static Api, Vec<Found>), DeviceError> {
     let unsupported = |why: String| DeviceError::Unsupported(format!("{why}: {HELP}"));
     let api = api().map_err(|why| unsupported(why.to_string()))?;
     let mut found = Vec::new();

@@ -211,6 +211,7 @@ pub fn check(tensor: usize, wants: Vec<Want>) -> Check {
         keeps,
         tolerance: Tolerance::exact(),
         default_tolerance: false,
+        between: None,
         unordered: false,
         written: false,
         every: Every(1),
@@ -250,6 +251,7 @@ pub fn job(tensors: Vec<Tensor>, kernels: Vec<KernelSource>, steps: Vec<Action>,
             device_memory: None,
             host_memory: None,
         },
+        compared: false,
     }
 }
 
