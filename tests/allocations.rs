@@ -237,5 +237,165 @@ fn no_round_allocates() {
             }
         }
     }
+    #[cfg(feature = "opencl")]
+    on_opencl::rounds(&mut wrong);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The driver allocates as it likes, by other means; of what is counted here it does nothing.
+#[cfg(feature = "opencl")]
+mod on_opencl {
+    use std::time::Duration;
+
+    use runjob::device::opencl::{self, OpenclOptions};
+    use runjob::device::{
+        Builder, Caps, Code, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result, Text,
+    };
+
+    use super::*;
+
+    const BOTH: &str = "kernel void both(global const float *x, global float *y, global float *s, float a, uint n) {
+        uint from = get_group_id(0) * 1024;
+        for (uint i = from; i < min(from + 1024, n); ++i) {
+            y[i] = y[i] + a * x[i];
+            s[i] = s[i] + x[i];
+        }
+    }";
+
+    /// Replays so far, and the driver's calls at the first that counts and at the last.
+    static REPLAYS: AtomicU64 = AtomicU64::new(0);
+    static CALLS_AT_FIRST: AtomicU64 = AtomicU64::new(0);
+    static CALLS_AT_LAST: AtomicU64 = AtomicU64::new(0);
+
+    /// Looks at the counters at every replay.
+    struct Watched(Box<dyn Device>);
+
+    impl Device for Watched {
+        fn caps(&self) -> &Caps {
+            self.0.caps()
+        }
+        fn alloc(&mut self, place: Place, bytes: u64) -> Result<Mem> {
+            self.0.alloc(place, bytes)
+        }
+        fn map(&mut self, mem: Mem) -> Result<Mapped> {
+            self.0.map(mem)
+        }
+        fn unmap(&mut self, bytes: Mapped) -> Result<()> {
+            self.0.unmap(bytes)
+        }
+        unsafe fn load(&mut self, kernel: &KernelSource) -> Result<Kernel> {
+            // SAFETY: promised by the caller.
+            unsafe { self.0.load(kernel) }
+        }
+        fn builder(&self) -> Option<Arc<dyn Builder>> {
+            self.0.builder()
+        }
+        fn record(&mut self, nodes: &[Node]) -> Result<Graph> {
+            self.0.record(nodes)
+        }
+        fn replay(&mut self, queue: Queue, after: &[Point], graph: Graph, vars: &[u64]) -> Result<Point> {
+            let replay = REPLAYS.fetch_add(1, Ordering::Relaxed);
+            if replay == FIRST {
+                // Threads that were just made allocate when the machine lets them start.
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            let (allocations, calls) = if replay == FIRST { (&AT_FIRST, &CALLS_AT_FIRST) } else { (&AT_LAST, &CALLS_AT_LAST) };
+            allocations.store(ALLOCATIONS.load(Ordering::Relaxed), Ordering::Relaxed);
+            calls.store(opencl::calls(), Ordering::Relaxed);
+            self.0.replay(queue, after, graph, vars)
+        }
+        fn submit(&mut self, queue: Queue, after: &[Point], nodes: &[Node]) -> Result<Point> {
+            self.0.submit(queue, after, nodes)
+        }
+        fn poll(&mut self, point: Point) -> Result<bool> {
+            self.0.poll(point)
+        }
+        fn wait(&mut self, point: Point) -> Result<()> {
+            self.0.wait(point)
+        }
+        fn elapsed(&mut self, point: Point) -> Result<Option<Duration>> {
+            self.0.elapsed(point)
+        }
+        fn fork(&self) -> Result<Box<dyn Device>> {
+            Err(DeviceError::Unsupported("one instance is watched".into()))
+        }
+        fn reset(&mut self) -> Result<()> {
+            self.0.reset()
+        }
+    }
+
+    /// Allocations and calls of the driver between round 20 of a run and its last, and how many rounds those are.
+    fn watched(job: &Job, index: usize, discrete: bool, options: &Options) -> (u64, u64, u64) {
+        let device = opencl::open(index, OpenclOptions { discrete, ..OpenclOptions::default() }).unwrap();
+        let plan = plan::build(job, device.caps(), options).unwrap();
+        let mut device = Trace::new(Box::new(Watched(Box::new(device))), TraceOptions::default());
+        REPLAYS.store(0, Ordering::Relaxed);
+        let mut verdict = None;
+        exec::run(job, &plan, &mut device, &exec::Options { threads: 2, ..exec::Options::default() }, &Progress::new(), &mut |event| {
+            if let Event::Done(report) = event {
+                verdict = Some((report.verdict, report.reason, report.failures));
+            }
+        });
+        let verdict = verdict.unwrap();
+        assert_eq!(verdict.0, Verdict::Pass, "{verdict:?}");
+        let count = |to: &AtomicU64, from: &AtomicU64| to.load(Ordering::Relaxed) - from.load(Ordering::Relaxed);
+        (count(&AT_LAST, &AT_FIRST), count(&CALLS_AT_LAST, &CALLS_AT_FIRST), REPLAYS.load(Ordering::Relaxed) - FIRST - 1)
+    }
+
+    /// One kernel that reads what is new in every round and writes what is checked.
+    fn one_kernel(rounds: u64) -> Job {
+        let tensors = vec![
+            jobs::tensor("x", Dtype::F32, 256, jobs::drawn(Source::Uniform { low: -1.0, high: 1.0 })),
+            jobs::tensor("y", Dtype::F32, 256, Contents::None),
+        ];
+        let view = |tensor| View { tensor, offset: 0, len: 1024 };
+        let args = vec![Argument::Tensor { access: Access::In, view: view(0) }, Argument::Tensor { access: Access::Out, view: view(1) }];
+        let grid = [Word::Const(8), Word::Const(1), Word::Const(1)];
+        let steps = vec![Action::Launch { kernel: 0, grid, offset: NO_OFFSET, args }];
+        let checks = vec![jobs::check(1, vec![jobs::want(&tensors, 1, "2 * x")])];
+        let params = ["in f32 x", "out f32 y"].iter().map(|p| Param::parse(p).unwrap()).collect();
+        let kernel = jobs::kernel("twice", both, params, [32, 1, 1]);
+        let text = "kernel void twice(global const float *x, global float *y) { size_t i = get_global_id(0); y[i] = 2 * x[i]; }";
+        jobs::job(tensors, vec![in_opencl_c(kernel, text)], steps, checks, rounds, 0)
+    }
+
+    fn in_opencl_c(kernel: KernelSource, text: &str) -> KernelSource {
+        let code = Code::Text(Text { text: text.into(), lang: None, path: "watched.cl".into(), line: None });
+        KernelSource { code, ..kernel }
+    }
+
+    pub fn rounds(wrong: &mut Vec<String>) {
+        let devices = opencl::list().unwrap_or_else(|error| {
+            let required = std::env::var("RUNJOB_REQUIRE").is_ok_and(|all| all.split(',').any(|word| word.trim() == "opencl"));
+            assert!(!required, "RUNJOB_REQUIRE names opencl: {error}");
+            eprintln!("not run on OpenCL: {error}");
+            Vec::new()
+        });
+        for (index, caps) in devices.iter().enumerate() {
+            for discrete in [false, true] {
+                for trust in [Trust::Standard, Trust::Fast] {
+                    for (slots, host) in [(1, Host::Inline), (3, Host::Inline), (3, Host::Pool)] {
+                        let options = Options { trust, fresh: false, lanes: Some(1), slots: Some(slots), host: Some(host) };
+                        let mut job = job(1000, 300, false);
+                        job.kernels = job.kernels.into_iter().map(|kernel| in_opencl_c(kernel, BOTH)).collect();
+                        let (allocations, ..) = watched(&job, index, discrete, &options);
+                        if allocations > 0 {
+                            wrong.push(format!("{}, discrete {discrete}, {options:?}: {allocations} in 300 rounds", caps.name));
+                        }
+                    }
+                }
+            }
+            if !caps.unified {
+                continue;
+            }
+            // Unmap, launch, map; what runs beside the host is flushed too.
+            for (slots, each) in [(1, 3), (3, 5)] {
+                let options = Options { trust: Trust::Fast, fresh: false, lanes: Some(1), slots: Some(slots), host: Some(Host::Inline) };
+                let (allocations, calls, rounds) = watched(&one_kernel(100), index, false, &options);
+                if allocations > 0 || calls != each * rounds {
+                    wrong.push(format!("{}, {slots} slots: {calls} calls, {allocations} allocations in {rounds} rounds", caps.name));
+                }
+            }
+        }
+    }
 }

@@ -295,8 +295,9 @@ pub enum DeviceError {
     /// The device cannot do this at all.
     #[error("{0}")]
     Unsupported(String),
-    #[error("out of memory: {bytes} bytes of {place:?} memory, the device has {available}")]
-    OutOfMemory { place: Place, bytes: u64, available: u64 },
+    /// `what` is what they were for, or why there are not so many.
+    #[error("out of memory: {bytes} bytes of {place:?} memory, the device has {available}{}{what}", if what.is_empty() { "" } else { "; " })]
+    OutOfMemory { place: Place, bytes: u64, available: u64, what: String },
     /// A compiler or linker was given the kernel and refused it; `log` is what it said. Nothing else may be this error:
     /// checks of builds pass by it.
     #[error("kernel `{kernel}` does not build: {message}")]

@@ -57,7 +57,7 @@ impl Device for NullDevice {
             return Err(DeviceError::Unsupported(format!("{place:?} memory needs a device that shares the host's memory")));
         }
         if bytes > self.caps.largest_alloc {
-            return Err(DeviceError::OutOfMemory { place, bytes, available: self.caps.largest_alloc });
+            return Err(DeviceError::OutOfMemory { place, bytes, available: self.caps.largest_alloc, what: String::new() });
         }
         self.memories.push(Memory { place, bytes, host: Arc::default(), lent: false });
         Ok(Mem(self.memories.len() as u32 - 1))
@@ -71,7 +71,8 @@ impl Device for NullDevice {
         let host = match memory.host.get() {
             Some(host) => host,
             None => {
-                let out_of_memory = DeviceError::OutOfMemory { place: memory.place, bytes: memory.bytes, available: 0 };
+                let what = String::new();
+                let out_of_memory = DeviceError::OutOfMemory { place: memory.place, bytes: memory.bytes, available: 0, what };
                 let mut host = Vec::new();
                 host.try_reserve_exact(usize::try_from(words).unwrap_or(usize::MAX)).map_err(|_| out_of_memory)?;
                 host.resize_with(words as usize, || AtomicU64::new(0));

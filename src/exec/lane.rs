@@ -164,11 +164,13 @@ impl<'a, 'b> Lane<'a, 'b> {
         self.at.enter(Phase::Prepare, round);
         let clock = self.timed(nth).then(Instant::now);
         let after = ring.last.filter(|_| session.carries);
+        let flying = ring.in_flight() + 1;
+        self.at.fly(flying);
         let slot = ring.next(nth, round);
         let filled = slot.fill(self.job, self.plan, session, self.device, &mut self.host);
         let filled = filled.map(|()| clock.map(|c| c.elapsed().as_nanos() as u64));
         self.at.enter(Phase::Run, round);
-        let submitted = filled.and_then(|filled| Ok((filled, slot.submit(self.plan, session, self.device, after)?)));
+        let submitted = filled.and_then(|filled| Ok((filled, slot.submit(self.job, self.plan, session, self.device, after)?)));
         match submitted {
             Ok((filled, point)) => {
                 if let (Some(clock), Some(filled)) = (clock, filled) {
@@ -191,7 +193,7 @@ impl<'a, 'b> Lane<'a, 'b> {
         let (nth, round) = (slot.nth, slot.round);
         let clock = self.timed(nth).then(Instant::now);
         self.at.enter(Phase::Run, round);
-        slot.wait(self.device)?;
+        slot.wait(self.device).map_err(|error| slot.located(self.job, self.plan, error))?;
         let on_device = if self.beside.device_times { slot.device_time(self.device)? } else { None };
         slot.take(session, self.device)?;
         let waited = clock.map(|c| c.elapsed().as_nanos() as u64);
@@ -225,6 +227,7 @@ impl<'a, 'b> Lane<'a, 'b> {
         }
         let (hit, index) = (std::mem::take(&mut slot.hit), slot.index);
         ring.free_oldest();
+        self.at.fly(ring.in_flight());
         if !hit.is_empty() {
             // Else the next round in this slot would be blamed for what this one wrote.
             session.restore_guards(self.plan, self.device, index, &hit, &ring.flying())?;

@@ -86,6 +86,8 @@ pub struct LaneProgress {
     /// The rounds that the lane works on start here, and those below `done` are run and checked.
     begin: AtomicU64,
     done: AtomicU64,
+    /// Rounds that are in its slots: filled, run or checked.
+    flying: AtomicU32,
 }
 
 /// A thread that works for whichever lane.
@@ -110,6 +112,7 @@ impl LaneProgress {
             beat: AtomicU64::new(0),
             begin: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            flying: AtomicU32::new(0),
         }
     }
 
@@ -130,6 +133,16 @@ impl LaneProgress {
     /// The lane has run and checked its rounds below this one.
     pub fn done(&self, round: u64) {
         self.done.store(round, Ordering::Release);
+    }
+
+    /// So many rounds are in the lane's slots.
+    pub(super) fn fly(&self, rounds: usize) {
+        self.flying.store(rounds as u32, Ordering::Relaxed);
+    }
+
+    /// Rounds that are in the lane's slots: more than one where they overlap.
+    pub fn flying(&self) -> u32 {
+        self.flying.load(Ordering::Relaxed)
     }
 
     /// Below this round all of the lane's are run and checked.

@@ -19,7 +19,7 @@ impl Lane<'_, '_> {
             // What rounds hand on, those in flight behind this one have changed.
             let gone = session.carries && ring.in_flight() > 1;
             let slot = ring.oldest();
-            let waited = slot.wait(self.device);
+            let waited = slot.wait(self.device).map_err(|error| slot.located(self.job, self.plan, error));
             if let Err(error) = &waited {
                 self.tally.salvage.errors.push(format!("round {}: {error}", slot.round));
             }

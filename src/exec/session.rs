@@ -46,7 +46,7 @@ impl Shared {
     ) -> Result<Shared> {
         let mut shared = Shared { kernels: Vec::new(), memories: Vec::with_capacity(plan.memories.len()) };
         for memory in &plan.memories {
-            shared.memories.push(if memory.per_slot { None } else { Some(device.alloc(memory.place, memory.bytes)?) });
+            shared.memories.push(if memory.per_slot { None } else { Some(alloc(plan, device, shared.memories.len())?) });
         }
         for (id, memory) in plan.memories.iter().enumerate() {
             let Some(mem) = shared.memories[id].filter(|_| plan.setup.iter().any(|u| u.to.memory == id as u32)) else { continue };
@@ -76,11 +76,11 @@ impl Session {
         let slots = plan.schedule.slots as usize;
         let kernels = &shared.kernels;
         let mut memories: Vec<Vec<Mem>> = vec![Vec::with_capacity(plan.memories.len()); slots];
-        for (memory, common) in plan.memories.iter().zip(&shared.memories) {
+        for (id, common) in shared.memories.iter().enumerate() {
             for slot in &mut memories {
                 slot.push(match common {
                     Some(mem) => *mem,
-                    None => device.alloc(memory.place, memory.bytes)?,
+                    None => alloc(plan, device, id)?,
                 });
             }
         }
@@ -181,6 +181,29 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Allocates a memory of a plan. *Errors*: where memory is short, with what the plan puts there and what would fit.
+fn alloc(plan: &Plan, device: &mut dyn Device, id: usize) -> Result<Mem> {
+    let memory = &plan.memories[id];
+    device.alloc(memory.place, memory.bytes).map_err(|error| match error {
+        DeviceError::OutOfMemory { place, bytes, available, what } => {
+            let caps = device.caps();
+            let copies = if memory.per_slot { plan.schedule.slots * plan.schedule.lanes } else { 1 };
+            let each = if copies > 1 { format!(", one of {copies} alike") } else { String::new() };
+            let before = if what.is_empty() { what } else { format!("{what}; ") };
+            let what = format!(
+                "{before}it is memory `{}`{each}, for {}; of all memories the job needs {} bytes, the device has {} and {} for one",
+                memory.name,
+                plan.held_in(id as u32),
+                plan.allocated(),
+                caps.memory,
+                caps.largest_alloc
+            );
+            DeviceError::OutOfMemory { place, bytes, available, what }
+        }
+        other => other,
+    })
 }
 
 /// Runs nodes and waits for them.

@@ -187,14 +187,34 @@ impl Slot {
     }
 
     /// Hands the slot's memories to the device and submits the round, to run after `after`.
-    pub fn submit(&mut self, plan: &Plan, session: &Session, device: &mut dyn Device, after: Option<Point>) -> Result<Point, Stop> {
+    pub fn submit(
+        &mut self,
+        job: &Job,
+        plan: &Plan,
+        session: &Session,
+        device: &mut dyn Device,
+        after: Option<Point>,
+    ) -> Result<Point, Stop> {
         self.release(device)?;
         let graph = session.graphs[self.index][plan.graph(self.set, self.mode)];
         // With one slot nothing else is to be done meanwhile: the round runs in this thread.
         let queue = if plan.schedule.slots == 1 { Queue(0) } else { Queue(self.index as u32 + 1) };
-        let point = device.replay(queue, after.as_slice(), graph, &self.vars)?;
+        let point = device.replay(queue, after.as_slice(), graph, &self.vars);
+        let point = point.map_err(|error| self.located(job, plan, error))?;
         self.point = Some(point);
         Ok(point)
+    }
+
+    /// The error of the round in the slot with the step that failed, where the device tells the node.
+    pub fn located(&self, job: &Job, plan: &Plan, error: DeviceError) -> DeviceError {
+        match error {
+            DeviceError::Failed { node: Some(node), call, message } => {
+                let nodes = plan.graphs.get(plan.graph(self.set, self.mode)).map_or(0, Vec::len);
+                let place = plan.at_node(job, self.mode, nodes, node as usize);
+                DeviceError::Failed { node: Some(node), call, message: format!("{message}; {place}") }
+            }
+            other => other,
+        }
     }
 
     /// Waits for the round.

@@ -99,6 +99,15 @@ impl Job {
         self.checks.iter().map(|check| check.tensor).chain(self.conditions.iter().flat_map(named))
     }
 
+    /// The step of an index as the spec has it: its label, and the turns of the loops around it.
+    pub fn step_in_words(&self, index: usize) -> Option<String> {
+        let step = self.steps.get(index)?;
+        let origin = self.origins.get(step.origin as usize)?;
+        let turns: Vec<String> = origin.loops.iter().zip(&step.turn).map(|(name, value)| format!("{name} = {value}")).collect();
+        let turn = if turns.is_empty() { String::new() } else { format!(", {}", turns.join(", ")) };
+        Some(format!("`{}`{turn}", origin.label))
+    }
+
     /// Claims that are checked in rounds.
     pub fn claims_of_rounds(&self) -> usize {
         self.checks.len() + self.conditions.len()

@@ -22,6 +22,7 @@ mod trust;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Node, Place};
+use crate::job::Job;
 use crate::spec::Order;
 
 pub use build::{Options, PlanError, build};
@@ -267,6 +268,39 @@ impl Plan {
             extra += more;
         }
         Some(at - extra).filter(|&step| step < steps)
+    }
+
+    /// Where a node of a mode's graphs stands in a round, in words.
+    pub fn at_node(&self, job: &Job, mode: usize, nodes: usize, node: usize) -> String {
+        let step = self.step_of(mode, nodes, job.steps.len(), node);
+        match step.and_then(|step| Some((step, job.step_in_words(step)?))) {
+            Some((step, words)) => format!("in step {step}, {words}"),
+            None if node >= nodes.saturating_sub(self.trailing(mode)) => "after the steps, while outputs are copied".to_string(),
+            None => "before the steps, while tensors are put at their start".to_string(),
+        }
+    }
+
+    /// What lies in a memory, the largest first, in words.
+    pub fn held_in(&self, memory: u32) -> String {
+        const MOST: usize = 4;
+        let mut held: Vec<(u64, &str)> = Vec::new();
+        for placement in &self.tensors {
+            let homes = placement.home.iter().chain(&placement.pristine).filter(|home| home.memory == memory).count() as u64;
+            held.extend((homes > 0).then_some((homes * placement.bytes, placement.name.as_str())));
+        }
+        let inputs = self.fills.iter().map(|fill| (fill.tensor, fill.to)).chain(self.setup.iter().map(|upload| (upload.tensor, upload.to)));
+        for (tensor, home) in inputs.chain(self.reads.iter().map(|read| (read.tensor, read.from))) {
+            let name = self.tensors[tensor].name.as_str();
+            if home.memory == memory && held.iter().all(|(_, held)| *held != name) {
+                held.push((self.tensors[tensor].bytes, name));
+            }
+        }
+        held.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        let mut words: Vec<String> = held.iter().take(MOST).map(|(bytes, name)| format!("`{name}` ({bytes} bytes)")).collect();
+        if held.len() > MOST {
+            words.push(format!("{} more", held.len() - MOST));
+        }
+        if words.is_empty() { "copies and guards alone".to_string() } else { words.join(", ") }
     }
 
     /// Nodes of a mode's graphs that come after the steps: read-back, and copies of guard zones.

@@ -374,9 +374,7 @@ fn where_of(request: &Request, party: usize, lane: &LaneProgress) -> Option<Stri
     let nodes = plan.graphs.get(plan.graph(0, mode))?;
     let index = plan.step_of(mode, nodes.len(), job.steps.len(), lane.node.load(Ordering::Relaxed) as usize)?;
     let step = job.steps.get(index)?;
-    let origin = &job.origins[step.origin as usize];
-    let turns: Vec<String> = origin.loops.iter().zip(&step.turn).map(|(name, value)| format!("{name} = {value}")).collect();
-    let turn = if turns.is_empty() { String::new() } else { format!(", {}", turns.join(", ")) };
+    let words = job.step_in_words(index)?;
     let protected: Vec<String> = step
         .action
         .views()
@@ -388,7 +386,7 @@ fn where_of(request: &Request, party: usize, lane: &LaneProgress) -> Option<Stri
         [name] => format!("; its `in` {name} is mapped read-only, a kernel that writes there ends so"),
         names => format!("; its `in` {} are mapped read-only, a kernel that writes there ends so", names.join(", ")),
     };
-    Some(format!("in step {index}, `{}`{turn}{note}", origin.label))
+    Some(format!("in step {index}, {words}{note}"))
 }
 
 /// The report of a job that is not run.

@@ -366,10 +366,15 @@ impl Fall<'_> {
         let (round, phase) = (lane.round(), lane.phase());
         let verified = if several { lane.rounds_done() } else { progress.rounds_verified() };
         let unsure = known.is_none() && running.len() > 1;
+        // Of rounds that overlap nobody knows whose kernel it was, nor at which step.
+        let overlapping = matches!(phase, Phase::Prepare | Phase::Run | Phase::Check) && lane.flying() > 1;
         let place = match phase {
             Phase::Compile => {
                 let kernel = party.kernels.get(progress.kernel() as usize).map_or("a kernel", String::as_str);
                 format!("while compiling and loading `{kernel}`")
+            }
+            Phase::Prepare | Phase::Run | Phase::Check if overlapping && !unsure => {
+                format!("in round {round} or another of the {} in flight, while {}", lane.flying(), phase.name())
             }
             Phase::Prepare | Phase::Run | Phase::Check if verified == 0 && round == said.first => {
                 format!("in round {round} or its warm-up, while {}", phase.name())
@@ -388,12 +393,12 @@ impl Fall<'_> {
         };
         let stands = match verified {
             0 => String::new(),
-            1 => "; 1 round before it was checked".to_string(),
-            n => format!("; {n} rounds before it were checked"),
+            1 => format!("; 1 round{} was checked", if overlapping { "" } else { " before it" }),
+            n => format!("; {n} rounds{} were checked", if overlapping { "" } else { " before it" }),
         };
         let other =
             guilty.and_then(|guilty| progress.lanes().iter().position(|lane| std::ptr::eq(lane, guilty))).filter(|&at| several && at != of);
-        let at = if phase == Phase::Run && !unsure && other.is_none() {
+        let at = if phase == Phase::Run && !unsure && !overlapping && other.is_none() {
             super::where_of(request, of, lane).map(|at| format!(": {at}")).unwrap_or_default()
         } else {
             String::new()
@@ -425,7 +430,7 @@ impl Fall<'_> {
             }
         };
         // What the spec expects to fail is its kernels, not the work around them.
-        let by_kernel = phase == Phase::Run && !output.contains("panicked at");
+        let by_kernel = (phase == Phase::Run || overlapping) && !output.contains("panicked at");
         if let (Some(why), Verdict::Crash | Verdict::Timeout, true) = (&said.xfail, verdict, by_kernel) {
             reason = format!("{why} ({}: {reason})", verdict.name());
             verdict = Verdict::Xfail;

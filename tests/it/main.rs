@@ -12,6 +12,10 @@ mod executor;
 mod mutations;
 #[cfg(feature = "opencl")]
 mod opencl;
+#[cfg(all(unix, feature = "opencl"))]
+mod opencl_crashes;
+#[cfg(all(unix, feature = "opencl"))]
+mod opencl_faults;
 mod planner;
 #[cfg(unix)]
 mod robust;

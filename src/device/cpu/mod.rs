@@ -299,8 +299,8 @@ impl Device for CpuDevice {
         if self.home.discrete && matches!(place, Place::Shared | Place::ReadOnly) {
             return Err(DeviceError::Unsupported(format!("{place:?} memory needs a device that shares the host's memory")));
         }
-        let region =
-            Region::new(bytes, &self.home.budget).map_err(|short| DeviceError::OutOfMemory { place, bytes, available: short.available })?;
+        let out_of_memory = |available| DeviceError::OutOfMemory { place, bytes, available, what: String::new() };
+        let region = Region::new(bytes, &self.home.budget).map_err(|short| out_of_memory(short.available))?;
         let mem = u32::try_from(self.memories.len()).map_err(|_| failed("alloc", "too many memories"))?;
         self.memories.push(Memory { place, region: Arc::new(region), lent: false });
         Ok(Mem(mem))

@@ -60,7 +60,8 @@ impl Tables for Resolver<'_> {
     }
 
     fn scratch(&self, bytes: u64) -> Result<Region> {
-        let out_of_memory = |available| DeviceError::OutOfMemory { place: Place::Device, bytes, available };
+        let out_of_memory =
+            |available| DeviceError::OutOfMemory { place: Place::Device, bytes, available, what: "scratch of a list".into() };
         let region = Region::new(bytes, self.budget).map_err(|short| out_of_memory(short.available))?;
         let poisoned = region.len().min(MOST_POISONED);
         // SAFETY: the region is fresh and has that many bytes; nobody else knows it yet.

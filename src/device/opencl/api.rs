@@ -144,6 +144,15 @@ pub(super) struct Failure {
 /// What a call of the library returns when the library does not have it.
 pub(super) const LACKS: cl_int = cl_int::MIN;
 
+/// What a call is said to return that tells of success and gives nothing.
+pub(super) const NOTHING: cl_int = cl_int::MIN + 1;
+
+/// What a call is said to return that tells of more than any driver has.
+pub(super) const ABSURD: cl_int = cl_int::MIN + 2;
+
+/// Most bytes of an answer: a driver that says more has gone wrong. *Units*: bytes.
+const LONGEST_ANSWER: usize = 64 << 20;
+
 impl Failure {
     /// Whether nothing can be done with the device any more.
     fn is_loss(self) -> bool {
@@ -202,6 +211,7 @@ macro_rules! make {
             Some(function) => unsafe { function($($arg,)* &mut code) },
             None => std::ptr::null_mut(),
         };
+        let code = if code == CL_SUCCESS && made.is_null() { $crate::device::opencl::api::NOTHING } else { code };
         $crate::device::opencl::api::check(stringify!($name), code).map(|()| made)
     }};
 }
@@ -212,6 +222,8 @@ pub(super) use {cl, make};
 pub(super) fn words(code: cl_int) -> String {
     let (name, meaning) = match code {
         LACKS => return "the OpenCL library does not have this call".into(),
+        NOTHING => return "the driver says that it worked, and gives nothing".into(),
+        ABSURD => return "the driver's answer makes no sense".into(),
         CL_DEVICE_NOT_FOUND => ("CL_DEVICE_NOT_FOUND", ""),
         CL_DEVICE_NOT_AVAILABLE => ("CL_DEVICE_NOT_AVAILABLE", "the device is gone or in use"),
         CL_COMPILER_NOT_AVAILABLE => ("CL_COMPILER_NOT_AVAILABLE", "the driver has no compiler"),
@@ -270,6 +282,9 @@ pub(super) fn device_info<T: Copy + Default>(api: &Api, device: cl_device_id, wh
 pub(super) fn bytes_of(mut ask: impl FnMut(usize, *mut c_void, *mut usize) -> Called<()>) -> Called<Vec<u8>> {
     let mut len = 0;
     ask(0, std::ptr::null_mut(), &mut len)?;
+    if len > LONGEST_ANSWER {
+        return Err(Failure { call: "a query of the driver", code: ABSURD });
+    }
     let mut bytes = vec![0u8; len];
     if len > 0 {
         ask(len, bytes.as_mut_ptr().cast(), std::ptr::null_mut())?;

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use opencl_sys::*;
 
 use super::Driver;
-use super::api::{Called, Failure, check, count, device_info};
-use super::op::{Launch, Sizes};
+use super::api::{Called, check, count, device_info};
+use super::object::{Object, Queue};
+use super::op::{Kept, Launch, Sizes};
 use super::platform::{extension_function, extension_version};
 use crate::device::Result;
 
@@ -132,20 +133,24 @@ impl<Old, New> Either<Option<Old>, Option<New>> {
 /// Starts buffers of commands for the queues of an instance.
 pub(super) struct Recorder {
     driver: Arc<Driver>,
-    queue: cl_command_queue,
+    queue: Arc<Object<Queue>>,
 }
 
 /// Commands that one call enqueues.
 pub(super) struct CommandBuffer {
     raw: cl_command_buffer_khr,
+    /// How many.
+    pub len: usize,
     driver: Arc<Driver>,
-    queue: cl_command_queue,
+    /// The queue that it was recorded for, which may be that of another instance.
+    queue: Arc<Object<Queue>>,
+    kernels: Vec<Arc<Kept>>,
 }
 
 impl Recorder {
     /// `None` where the driver has no such buffers.
-    pub fn of(driver: &Arc<Driver>, queue: cl_command_queue) -> Option<Recorder> {
-        driver.command_buffers.as_ref().map(|_| Recorder { driver: Arc::clone(driver), queue })
+    pub fn of(driver: &Arc<Driver>, queue: &Arc<Object<Queue>>) -> Option<Recorder> {
+        driver.command_buffers.as_ref().map(|_| Recorder { driver: Arc::clone(driver), queue: Arc::clone(queue) })
     }
 
     pub fn start(&self) -> Result<CommandBuffer> {
@@ -154,11 +159,15 @@ impl Recorder {
         let properties = [CL_COMMAND_BUFFER_FLAGS_KHR, CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR, 0];
         if let Some(create) = self.driver.command_buffers.as_ref().and_then(|functions| functions.create) {
             count();
-            // SAFETY: the queue lives as long as its instance; the list of properties ends with 0.
-            raw = unsafe { create(1, &self.queue, properties.as_ptr(), &mut code) };
+            let queue = self.queue.raw();
+            // SAFETY: the queue is held; the list of properties ends with 0.
+            raw = unsafe { create(1, &queue, properties.as_ptr(), &mut code) };
+        }
+        if code == CL_SUCCESS && raw.is_null() {
+            code = super::api::NOTHING;
         }
         check("clCreateCommandBufferKHR", code)?;
-        Ok(CommandBuffer { raw, driver: Arc::clone(&self.driver), queue: self.queue })
+        Ok(CommandBuffer { raw, len: 0, driver: Arc::clone(&self.driver), queue: Arc::clone(&self.queue), kernels: Vec::new() })
     }
 }
 
@@ -169,6 +178,7 @@ impl CommandBuffer {
     }
 
     pub fn copy(&mut self, src: cl_mem, dst: cl_mem, from: usize, to: usize, len: usize) -> Called<()> {
+        self.len += 1;
         let (raw, none) = (self.raw, null_mut::<c_void>());
         self.call("clCommandCopyBufferKHR", |functions| {
             // SAFETY: both buffers live as long as the list; the commands of an in-order queue need no sync points.
@@ -181,6 +191,7 @@ impl CommandBuffer {
 
     /// Fills with the first `size` bytes of a word.
     pub fn fill(&mut self, dst: cl_mem, word: u32, size: usize, at: usize, len: usize) -> Called<()> {
+        self.len += 1;
         let (raw, none, bytes) = (self.raw, null_mut::<c_void>(), word.to_le_bytes());
         let pattern = bytes.as_ptr().cast();
         self.call("clCommandFillBufferKHR", |functions| {
@@ -194,11 +205,13 @@ impl CommandBuffer {
 
     /// Launches with the arguments that the kernel object has now.
     pub fn launch(&mut self, launch: &Launch, sizes: &Sizes) -> Called<()> {
+        self.len += 1;
+        self.kernels.push(Arc::clone(&launch.object));
         let (raw, none, kernel) = (self.raw, null_mut::<c_void>(), launch.object.raw());
         let offset = sizes.offset_ptr(&sizes.offset);
         self.call("clCommandNDRangeKernelKHR", |functions| {
             let (global, local) = (sizes.global.as_ptr(), sizes.local.as_ptr());
-            // SAFETY: the kernel lives as long as the list; the sizes are copied by the call.
+            // SAFETY: the kernel is held beside the buffer; the sizes are copied by the call.
             Some(unsafe {
                 functions.launch?(raw, none, null(), kernel, launch.dims, offset, global, local, 0, null(), null_mut(), null_mut())
             })
@@ -217,7 +230,7 @@ impl CommandBuffer {
     pub fn enqueue(&self, queue: cl_command_queue, event: *mut cl_event) -> Called<()> {
         let (raw, mut queue) = (self.raw, queue);
         // The queue that it was recorded for need not be named.
-        let (many, queues): (cl_uint, *mut cl_command_queue) = if queue == self.queue { (0, null_mut()) } else { (1, &mut queue) };
+        let (many, queues): (cl_uint, *mut cl_command_queue) = if queue == self.queue.raw() { (0, null_mut()) } else { (1, &mut queue) };
         // SAFETY: buffer and queue live as long as the list and its instance.
         self.call("clEnqueueCommandBufferKHR", |functions| Some(unsafe { functions.enqueue?(many, queues, raw, 0, null(), event) }))
     }
@@ -228,8 +241,8 @@ impl Drop for CommandBuffer {
         let raw = self.raw;
         // SAFETY: created once, released once; the driver keeps what is still to run.
         let released = self.call("clReleaseCommandBufferKHR", |functions| Some(unsafe { functions.release?(raw) }));
-        if let Err(Failure { code, .. }) = released {
-            super::object::note_release_failure(code);
+        if let Err(failure) = released {
+            super::object::note_release_failure(failure);
         }
     }
 }

@@ -12,8 +12,8 @@ use super::Driver;
 use super::command_buffer::Recorder;
 use super::kernel::{Loaded, Passed};
 use super::memory::{Held, Memory};
-use super::object::{Buffer, Event, Kernel, Object};
-use super::op::{Launch, MOST_IN_GRID, Op, Problem, Set, Value, pieces, write};
+use super::object::{Buffer, Event, Object, Queue};
+use super::op::{Kept, Launch, MOST_IN_GRID, Op, Problem, Set, Value, pieces, write};
 use crate::device::{Arg, Cmd, DeviceError, Kernel as KernelId, Node, Place, Result, Slice, Word};
 use crate::tensor::Access;
 
@@ -21,7 +21,7 @@ use crate::tensor::Access;
 const MOST_OBJECTS: usize = 16 << 10;
 
 /// Kernel objects with the arguments that they hold.
-pub(super) type Objects = HashMap<(KernelId, Vec<Arg>), Arc<Object<Kernel>>>;
+pub(super) type Objects = HashMap<(KernelId, Vec<Arg>), Arc<Kept>>;
 
 /// What the ids of an instance stand for.
 pub(super) struct Tables<'a> {
@@ -49,7 +49,7 @@ pub(super) struct List {
     bounces: Vec<Memory>,
 }
 
-// SAFETY: addresses and handles of what lives as long as the list's instance does.
+// SAFETY: addresses and handles of what the list holds itself: memories, their parts, kernels.
 unsafe impl Send for List {}
 
 /// Events of a submission: of its first command, and of its last where that is another one.
@@ -92,18 +92,17 @@ impl List {
     }
 
     /// Puts what needs no variable into buffers of commands, where the driver has them.
-    pub fn record(&mut self, driver: &Arc<Driver>, queue: cl_command_queue) -> Result<()> {
+    pub fn record(&mut self, driver: &Arc<Driver>, queue: &Arc<Object<Queue>>) -> Result<()> {
         let Some(recorder) = Recorder::of(driver, queue) else { return Ok(()) };
         let mut ops = Vec::with_capacity(self.ops.len());
         let mut run: Vec<(u32, Op)> = Vec::new();
         let close = |run: &mut Vec<(u32, Op)>, ops: &mut Vec<(u32, Op)>| -> Result<()> {
             // One command costs one call either way.
-            if run.len() < 2 {
+            let Some(&(at, _)) = run.get(1).and(run.first()) else {
                 ops.append(run);
                 return Ok(());
-            }
+            };
             let mut buffer = recorder.start()?;
-            let at = run[0].0;
             for (index, op) in run.drain(..) {
                 buffer = op.record(buffer).map_err(|failure| failure.at(Some(index)))?;
             }
@@ -270,7 +269,7 @@ impl List {
         let object = match tables.objects.get(&key) {
             Some(object) => Arc::clone(object),
             None => {
-                let object = Arc::new(loaded.object(tables.driver).map_err(Problem::Device)?);
+                let object = Arc::new(Kept::new(loaded.object(tables.driver).map_err(Problem::Device)?));
                 for set in sets.iter_mut().filter(|_| keeps) {
                     if !set.has_vars() {
                         set.run(tables.driver, object.raw(), &[]).map_err(Problem::Call)?;

@@ -73,7 +73,7 @@ impl Memory {
         if !caps.unified && matches!(place, Place::Shared | Place::ReadOnly) {
             return Err(DeviceError::Unsupported(format!("{place:?} memory needs a device that shares the host's memory")));
         }
-        let short = |available| DeviceError::OutOfMemory { place, bytes, available };
+        let short = |available| DeviceError::OutOfMemory { place, bytes, available, what: String::new() };
         if bytes > caps.largest_alloc {
             return Err(short(caps.largest_alloc));
         }
@@ -84,7 +84,13 @@ impl Memory {
         let made = Held::new(driver, place, bytes, queue).inspect_err(|_| {
             driver.used.fetch_sub(bytes, Ordering::Relaxed);
         });
-        let held = made.map_err(|error| error.unwrap_or_else(|| short(caps.memory.saturating_sub(driver.used.load(Ordering::Relaxed)))))?;
+        let held = made.map_err(|error| match error {
+            DeviceError::OutOfMemory { what, .. } => {
+                let available = caps.memory.saturating_sub(driver.used.load(Ordering::Relaxed));
+                DeviceError::OutOfMemory { place, bytes, available, what }
+            }
+            other => other,
+        })?;
         Ok(Memory::of(place, bytes, Arc::new(held)))
     }
 
@@ -104,6 +110,13 @@ impl Memory {
     /// What keeps the memory for as long as it is held.
     pub fn hold(&self) -> Arc<Held> {
         Arc::clone(&self.held)
+    }
+
+    /// Never frees pages of our own: the device may use them for ever.
+    pub fn keep(&self) {
+        if self.held.region.is_some() {
+            std::mem::forget(self.hold());
+        }
     }
 
     /// Where the host has the bytes of a memory that it always reaches.
@@ -157,9 +170,10 @@ impl Memory {
 
     /// Gives mapped bytes to the device, in this queue's order.
     pub fn unmap(&self, queue: cl_command_queue) -> Result<()> {
-        let Some(ptr) = self.mapped.take() else { return Ok(()) };
+        let Some(ptr) = self.mapped.get() else { return Ok(()) };
         let (api, buffer) = (self.held.driver.api, self.buffer());
         cl!(api.clEnqueueUnmapMemObject(queue, buffer, ptr.as_ptr().cast(), 0, std::ptr::null(), null_mut()))?;
+        self.mapped.set(None);
         Ok(())
     }
 
@@ -182,12 +196,14 @@ fn map(driver: &Driver, queue: cl_command_queue, buffer: cl_mem, bytes: u64, blo
 }
 
 impl Held {
-    /// *Errors*: `None` where memory is short.
-    fn new(driver: &Arc<Driver>, place: Place, bytes: u64, queue: cl_command_queue) -> std::result::Result<Held, Option<DeviceError>> {
+    fn new(driver: &Arc<Driver>, place: Place, bytes: u64, queue: cl_command_queue) -> Result<Held> {
+        let short = |what: String| DeviceError::OutOfMemory { place, bytes, available: driver.caps.memory, what };
         let (api, context) = (driver.api, driver.context.raw());
         // A write to pages without write access faults where the kernel runs in this process, and nowhere else.
         let region = match place {
-            Place::ReadOnly if driver.found.is_cpu => Some(Region::new(bytes, &Budget::of_machine()).map_err(|_| None)?),
+            Place::ReadOnly if driver.found.is_cpu => {
+                Some(Region::new(bytes, &Budget::of_machine()).map_err(|_| short("the machine has no pages for them".into()))?)
+            }
             _ => None,
         };
         let (flags, ptr) = match (&region, place) {
@@ -197,7 +213,10 @@ impl Held {
         };
         let size = bytes.max(1) as usize;
         let made = make!(api.clCreateBuffer(context, CL_MEM_READ_WRITE | flags, size, ptr));
-        let raw = made.map_err(|failure| (!failure.is_short()).then(|| failure.into()))?;
+        let raw = made.map_err(|failure| match failure.is_short() {
+            true => short(format!("{} failed: {}", failure.call, super::api::words(failure.code))),
+            false => failure.into(),
+        })?;
         let buffer = Object::new(api, raw);
         let host = match place {
             // Page-locked for good: what is copied from and to it needs no call before and after.

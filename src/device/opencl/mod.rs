@@ -163,9 +163,12 @@ impl OpenclDevice {
 
     /// Waits for the queue that was waited for.
     fn pay(&mut self) -> Result<()> {
-        let Some(Some(queue)) = self.owed.take().and_then(|owed| self.queues.get_mut(owed as usize)) else { return Ok(()) };
+        let Some(Some(queue)) = self.owed.and_then(|owed| self.queues.get_mut(owed as usize)) else { return Ok(()) };
         let last = queue.submitted;
-        Ok(queue.wait(&self.driver, last)?)
+        queue.wait(&self.driver, last)?;
+        // What could not be waited for is still owed.
+        self.owed = None;
+        Ok(())
     }
 
     /// Adds the event of another queue's submission to those that are waited for, unless it is done.
@@ -203,31 +206,49 @@ impl OpenclDevice {
         }
         let Some(Some(of)) = self.queues.get_mut(queue.0 as usize) else { return Err(failed(call, "the queue is gone")) };
         of.wait_for(&self.driver, &self.waits)?;
+        of.submitted = number;
+        let ran = Self::run(&self.driver, &mut self.memories, call, (queue, number), of, list, vars);
+        if ran.is_err() {
+            // Nobody gets a point to wait for what was enqueued before the call that failed. What this says, a later wait
+            // says too.
+            let _ = of.drain(&self.driver);
+        }
+        ran.map(|()| Point(u64::from(queue.0) << QUEUE_BIT | number))
+    }
+
+    /// Runs a list at the end of a queue that waits for nothing else, under a number.
+    fn run(
+        driver: &Driver,
+        memories: &mut [Memory],
+        call: &'static str,
+        (queue, number): (Queue, u64),
+        of: &mut queue::Queue,
+        list: &mut List,
+        vars: &[u64],
+    ) -> Result<()> {
         for &id in &list.memories {
-            let memory = &mut self.memories[id as usize];
+            let memory = &mut memories[id as usize];
             if memory.is_pending() {
                 memory.unmap(of.raw())?;
                 (memory.released, memory.ready) = (Some((queue.0, number)), None);
             }
         }
-        let mut times = self.driver.options.profile.then(Times::default);
+        let mut times = driver.options.profile.then(Times::default);
         // PoCL (3.1, 5.0) loses count of a kernel that two threads run for the first time at once, and aborts.
         static FIRST: Mutex<()> = Mutex::new(());
         let first = list.is_new().then(|| FIRST.lock().unwrap_or_else(PoisonError::into_inner));
-        // What fails on the way has enqueued what comes before.
-        of.submitted = number;
-        list.run(call, &self.driver, of.raw(), vars, &mut times)?;
+        list.run(call, driver, of.raw(), vars, &mut times)?;
         if queue.0 != 0 {
             // What the host gave up for this it takes again after it: a map that comes later would stand behind later work.
             for &id in &list.memories {
-                let memory = &mut self.memories[id as usize];
+                let memory = &mut memories[id as usize];
                 if memory.released == Some((queue.0, number)) {
                     memory.map_behind(of.raw(), (queue.0, number))?;
                 }
             }
         }
         if first.is_some() {
-            of.wait(&self.driver, number)?;
+            of.wait(driver, number)?;
             list.has_run();
         }
         drop(first);
@@ -236,9 +257,9 @@ impl OpenclDevice {
         }
         // Work in a queue of its own is meant to run while the host does something else; queue 0 is waited for.
         if queue.0 != 0 {
-            of.flush(&self.driver)?;
+            of.flush(driver)?;
         }
-        Ok(Point(u64::from(queue.0) << QUEUE_BIT | number))
+        Ok(())
     }
 
     /// Gives memories that the host gave back to the device, and waits until it has them.
@@ -315,9 +336,7 @@ impl Device for OpenclDevice {
         // What no round changes is there for all queues, and for all instances.
         if memory.place == Place::ReadOnly || !owned {
             self.settle(std::slice::from_ref(&self.memories[mem.0 as usize]))?;
-            if owned {
-                self.memories[mem.0 as usize].protect()?;
-            }
+            self.memories[mem.0 as usize].protect()?;
         }
         Ok(())
     }
@@ -334,10 +353,10 @@ impl Device for OpenclDevice {
 
     fn record(&mut self, nodes: &[Node]) -> Result<Graph> {
         let id = u32::try_from(self.graphs.len()).map_err(|_| failed("record", "too many graphs"))?;
-        let queue = self.queue(Queue(0))?.raw();
+        let queue = self.queue(Queue(0))?.hold();
         let mut list = List::new("record", nodes, &mut self.tables())?;
         if !self.driver.options.profile {
-            list.record(&self.driver, queue)?;
+            list.record(&self.driver, &queue)?;
         }
         self.graphs.push(Arc::new(Mutex::new(list)));
         Ok(Graph(id))
@@ -396,10 +415,7 @@ impl Device for OpenclDevice {
 
     fn reset(&mut self) -> Result<()> {
         self.owed = None;
-        let mut result = Ok(());
-        for queue in self.queues.iter_mut().flatten() {
-            result = result.and(queue.drain(&self.driver).map_err(DeviceError::from));
-        }
+        let result = self.drain().map_err(DeviceError::from);
         self.graphs.truncate(self.inherited.0);
         self.objects.clear();
         self.memories.truncate(self.inherited.1);
@@ -407,13 +423,25 @@ impl Device for OpenclDevice {
             (memory.released, memory.ready) = (None, None);
         }
         match object::release_failure() {
-            Some(code) => result.and(Err(failed("release", api::words(code)))),
+            Some(failure) => result.and(Err(failure.into())),
             None => result,
         }
     }
 }
 
 impl OpenclDevice {
+    /// Waits for everything. *Errors*: the first; pages of our own that the device may then still use are never freed.
+    fn drain(&mut self) -> api::Called<()> {
+        let mut result = Ok(());
+        for queue in self.queues.iter_mut().flatten() {
+            result = result.and(queue.drain(&self.driver));
+        }
+        if self.queues.iter().flatten().any(|queue| queue.finished < queue.submitted) {
+            self.memories.iter().for_each(Memory::keep);
+        }
+        result
+    }
+
     fn tables(&mut self) -> Tables<'_> {
         Tables {
             driver: &self.driver,
@@ -428,8 +456,6 @@ impl OpenclDevice {
 impl Drop for OpenclDevice {
     fn drop(&mut self) {
         // What is in flight uses what is dropped next.
-        for queue in self.queues.iter_mut().flatten() {
-            let _ = queue.drain(&self.driver);
-        }
+        let _ = self.drain();
     }
 }

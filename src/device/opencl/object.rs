@@ -1,10 +1,8 @@
 //! Objects of the driver: released once, by whoever holds them last.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use opencl_sys::*;
-
-use super::api::{Api, cl};
+use super::api::{Api, Failure, cl};
 
 /// A kind of object: how one is released.
 pub(super) trait Kind {
@@ -34,17 +32,17 @@ kinds! {
     Kernel: clReleaseKernel,
 }
 
-/// The code of the first release that failed since it was last asked for; 0 where none did.
-static FAILED: AtomicI32 = AtomicI32::new(CL_SUCCESS);
+/// The first release that failed since it was last asked for.
+static FAILED: Mutex<Option<Failure>> = Mutex::new(None);
 
-/// What made a release fail since this was last asked: `Drop` can tell nobody.
-pub(super) fn release_failure() -> Option<cl_int> {
-    Some(FAILED.swap(CL_SUCCESS, Ordering::Relaxed)).filter(|&code| code != CL_SUCCESS)
+/// The release that failed since this was last asked: `Drop` can tell nobody.
+pub(super) fn release_failure() -> Option<Failure> {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Keeps the first of them.
-pub(super) fn note_release_failure(code: cl_int) {
-    let _ = FAILED.compare_exchange(CL_SUCCESS, code, Ordering::Relaxed, Ordering::Relaxed);
+pub(super) fn note_release_failure(failure: Failure) {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
 }
 
 /// An object that is released when it is dropped.
@@ -54,10 +52,10 @@ pub(super) struct Object<K: Kind> {
     kind: std::marker::PhantomData<K>,
 }
 
-// SAFETY: OpenCL's objects may be used and released from any thread; what may not be used from two at a time
-// (`clSetKernelArg`) is called by whoever owns the kernel.
+// SAFETY: OpenCL's objects may be used and released from any thread.
 unsafe impl<K: Kind> Send for Object<K> {}
-// SAFETY: as above.
+// SAFETY: all calls may be made by several threads at a time but `clSetKernelArg` on one kernel, which is called by who
+// holds the kernel's lock (`op::Kept`), or made it and has shown it to nobody.
 unsafe impl<K: Kind> Sync for Object<K> {}
 
 impl<K: Kind> Object<K> {
@@ -76,7 +74,7 @@ impl<K: Kind> Drop for Object<K> {
         if !self.raw.is_null()
             && let Err(failure) = K::release(self.api, self.raw)
         {
-            note_release_failure(failure.code);
+            note_release_failure(failure);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a list enqueues: one call, or a few, each.
 
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use opencl_sys::*;
 
@@ -50,8 +50,26 @@ pub(super) enum Op {
     Recorded(CommandBuffer),
 }
 
+/// A kernel object, which lists of an instance and of its forks may share.
+pub(super) struct Kept {
+    object: Object<Kernel>,
+    /// Held while arguments are set and what is enqueued takes them.
+    setting: Mutex<()>,
+}
+
+impl Kept {
+    /// Takes an object that nobody else has.
+    pub fn new(object: Object<Kernel>) -> Kept {
+        Kept { object, setting: Mutex::new(()) }
+    }
+
+    pub fn raw(&self) -> cl_kernel {
+        self.object.raw()
+    }
+}
+
 pub(super) struct Launch {
-    pub object: Arc<Object<Kernel>>,
+    pub object: Arc<Kept>,
     pub name: Arc<Loaded>,
     pub grid: [Word; 3],
     pub offset: [Word; 3],
@@ -209,6 +227,9 @@ impl Op {
             Op::Launch(launch) => {
                 let Some(sizes) = launch.sizes(vars).map_err(Problem::Message)? else { return Ok(()) };
                 let kernel = launch.object.raw();
+                // Where none is set, all were before anybody else had the object.
+                let setting = || launch.object.setting.lock().unwrap_or_else(PoisonError::into_inner);
+                let _setting = (!launch.sets.is_empty()).then(setting);
                 for set in &mut launch.sets {
                     set.run(driver, kernel, vars).map_err(Problem::Call)?;
                 }
@@ -223,6 +244,14 @@ impl Op {
 
     /// The error of a call that failed.
     pub fn told(&self, failure: Failure, node: u32) -> DeviceError {
+        // Of several commands that one call enqueues it is not known which one failed.
+        if let Op::Recorded(buffer) = self {
+            let mut error = failure.at(None);
+            if let DeviceError::Failed { message, .. } | DeviceError::Lost(message) = &mut error {
+                message.push_str(&format!(", enqueuing {} commands at once", buffer.len));
+            }
+            return error;
+        }
         let mut error = failure.at(Some(node));
         if let (DeviceError::Failed { message, .. } | DeviceError::Lost(message), Op::Launch(launch)) = (&mut error, self) {
             message.push_str(&format!(", launching kernel `{}` in blocks of {:?}", launch.name.source.name, launch.name.source.block));

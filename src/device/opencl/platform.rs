@@ -6,9 +6,12 @@ use std::sync::OnceLock;
 
 use opencl_sys::*;
 
-use super::api::{Api, Called, Failure, api, bytes_of, cl, device_info, device_text, text, words};
+use super::api::{ABSURD, Api, Called, Failure, api, bytes_of, cl, device_info, device_text, text, words};
 use crate::device::{Caps, DeviceError};
 use crate::tensor::Dtype;
+
+/// More platforms, or devices of one, than any machine has.
+const MOST_LISTED: cl_uint = 4096;
 
 /// What helps where there is no driver.
 const HELP: &str = "install a driver: the GPU vendor's, or `pocl-opencl-icd` (Debian, Ubuntu), which runs on the CPU";
@@ -71,14 +74,19 @@ fn no_platform(failure: Failure) -> String {
     const NO_PLATFORM: cl_int = -1001;
     match failure.code {
         NO_PLATFORM => "there is an OpenCL library, but no driver".to_string(),
-        code => format!("the OpenCL library lists no driver: {}", words(code)),
+        code => format!("the OpenCL library lists no driver: {}: {}", failure.call, words(code)),
     }
+}
+
+/// How many there are, where that can be.
+fn listed(call: &'static str, count: cl_uint) -> Called<usize> {
+    if count > MOST_LISTED { Err(Failure { call, code: ABSURD }) } else { Ok(count as usize) }
 }
 
 fn platforms(api: &Api) -> Called<Vec<cl_platform_id>> {
     let mut count = 0;
     cl!(api.clGetPlatformIDs(0, null_mut(), &mut count))?;
-    let mut ids = vec![null_mut(); count as usize];
+    let mut ids = vec![null_mut(); listed("clGetPlatformIDs", count)?];
     if count > 0 {
         cl!(api.clGetPlatformIDs(count, ids.as_mut_ptr(), null_mut()))?;
     }
@@ -92,7 +100,7 @@ fn of_platform(api: &Api, platform: cl_platform_id) -> Called<Vec<(u32, Found)>>
         Err(failure) if failure.code == CL_DEVICE_NOT_FOUND => return Ok(Vec::new()),
         other => other?,
     }
-    let mut ids: Vec<cl_device_id> = vec![null_mut(); count as usize];
+    let mut ids: Vec<cl_device_id> = vec![null_mut(); listed("clGetDeviceIDs", count)?];
     if count > 0 {
         cl!(api.clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, count, ids.as_mut_ptr(), null_mut()))?;
     }
@@ -131,7 +139,7 @@ fn of_device(api: &Api, platform: cl_platform_id, device: cl_device_id, platform
         _ => 1,
     };
     let is_cpu = rank == 2;
-    let cores = word(CL_DEVICE_MAX_COMPUTE_UNITS)?;
+    let cores = word(CL_DEVICE_MAX_COMPUTE_UNITS)?.max(1);
     let memory = number(CL_DEVICE_GLOBAL_MEM_SIZE)?;
     let base = (word(CL_DEVICE_MEM_BASE_ADDR_ALIGN)? / 8).max(1).next_power_of_two();
     let mut longest = [1usize; 8];

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ptr::{null, null_mut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use opencl_sys::*;
@@ -17,7 +18,7 @@ const TIMES: usize = 256;
 
 /// An in-order queue. Its submissions are numbered from 1.
 pub(super) struct Queue {
-    object: Object<object::Queue>,
+    object: Arc<Object<object::Queue>>,
     /// The number of the last submission.
     pub submitted: u64,
     /// The number of the last submission that is known to be done.
@@ -33,11 +34,22 @@ impl Queue {
         let (api, context, device) = (driver.api, driver.context.raw(), driver.found.device);
         let properties = if driver.options.profile { CL_QUEUE_PROFILING_ENABLE } else { 0 };
         let raw = make!(api.clCreateCommandQueue(context, device, properties))?;
-        Ok(Queue { object: Object::new(api, raw), submitted: 0, finished: 0, marker: None, times: VecDeque::with_capacity(TIMES) })
+        Ok(Queue {
+            object: Arc::new(Object::new(api, raw)),
+            submitted: 0,
+            finished: 0,
+            marker: None,
+            times: VecDeque::with_capacity(TIMES),
+        })
     }
 
     pub fn raw(&self) -> cl_command_queue {
         self.object.raw()
+    }
+
+    /// What keeps the driver's queue for as long as it is held.
+    pub fn hold(&self) -> Arc<Object<object::Queue>> {
+        Arc::clone(&self.object)
     }
 
     /// Waits for a submission.
@@ -60,8 +72,11 @@ impl Queue {
     pub fn drain(&mut self, driver: &Driver) -> Called<()> {
         let api = driver.api;
         let queue = self.raw();
+        // One that fails may have waited for nothing.
         let drained = cl!(api.clFinish(queue));
-        self.is_done();
+        if drained.is_ok() || cl!(api.clFinish(queue)).is_ok() {
+            self.is_done();
+        }
         self.times.clear();
         drained
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::device::conformance::{Probe, Suite, conform, source};
-use crate::device::{Code, Text};
+use crate::device::{Code, Slice, Text, Word};
 use crate::tensor::Dtype;
 
 /// The devices under test. Without a driver there are none, unless one is required.
@@ -95,4 +95,88 @@ fn every_device_conforms_with_times() {
 #[test]
 fn every_device_conforms_without_recorded_commands() {
     conforms(&OpenclOptions { unrecorded: true, ..OpenclOptions::default() });
+}
+
+/// A memory of words that count up from a number, given to the device.
+fn counted(device: &mut dyn Device, from: u32, words: u32) -> Mem {
+    let mem = device.alloc(Place::Upload, u64::from(words) * 4).unwrap();
+    let mut bytes = device.map(mem).unwrap();
+    for (word, bytes) in (from..).zip(bytes.chunks_exact_mut(4)) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    device.unmap(bytes).unwrap();
+    mem
+}
+
+fn copy(src: Mem, dst: Mem, len: u64) -> Node {
+    let slice = |mem| Slice { mem, offset: 0, len };
+    Node { cmd: crate::device::Cmd::Copy { src: slice(src), dst: slice(dst) }, after: Vec::new() }
+}
+
+#[test]
+fn a_fork_outlives_the_device_that_it_was_forked_from() {
+    for index in 0..devices().len() {
+        for discrete in [false, true] {
+            let mut device = open(index, OpenclOptions { discrete, ..OpenclOptions::default() }).unwrap();
+            let (a, b) = (counted(&mut device, 7, 1024), device.alloc(Place::Device, 4096).unwrap());
+            let graph = device.record(&[copy(a, b, 2048), copy(a, b, 4096)]).unwrap();
+            let mut fork = device.fork().unwrap();
+            let point = device.replay(Queue(1), &[], graph, &[]).unwrap();
+            device.wait(point).unwrap();
+            drop(device);
+            // Its memories and graphs are there still.
+            let out = fork.alloc(Place::Readback, 4096).unwrap();
+            let first = fork.replay(Queue(2), &[], graph, &[]).unwrap();
+            let point = fork.submit(Queue(0), &[first], &[copy(b, out, 4096)]).unwrap();
+            fork.wait(point).unwrap();
+            let bytes = fork.map(out).unwrap();
+            assert!(bytes.chunks_exact(4).zip(7u32..).all(|(bytes, word)| bytes == word.to_le_bytes()));
+            fork.unmap(bytes).unwrap();
+            fork.reset().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_device_is_dropped_with_work_in_flight_and_with_bytes_lent() {
+    for index in 0..devices().len() {
+        for discrete in [false, true] {
+            let mut device = open(index, OpenclOptions { discrete, ..OpenclOptions::default() }).unwrap();
+            let len = 4 << 20;
+            let (a, b) = (counted(&mut device, 0, len / 4), device.alloc(Place::Device, u64::from(len)).unwrap());
+            let c = device.alloc(Place::Readback, u64::from(len)).unwrap();
+            for queue in 0..4 {
+                let nodes = [copy(a, b, u64::from(len)), copy(b, c, u64::from(len))];
+                device.submit(Queue(queue), &[], &nodes).unwrap();
+            }
+            let lent = counted(&mut device, 1, 4);
+            let _bytes = device.map(lent).unwrap();
+            drop(device);
+        }
+    }
+}
+
+#[test]
+fn a_list_that_fails_half_way_leaves_nothing_in_flight() {
+    for index in 0..devices().len() {
+        let mut device = open(index, OpenclOptions { discrete: true, ..OpenclOptions::default() }).unwrap();
+        let (a, b) = (counted(&mut device, 3, 1024), device.alloc(Place::Readback, 4096).unwrap());
+        let bad = Node {
+            cmd: crate::device::Cmd::Fill { dst: Slice { mem: device_memory(&mut device), offset: 2, len: 64 }, pattern: Word::Var(0) },
+            after: Vec::new(),
+        };
+        let graph = device.record(&[copy(a, b, 4096), bad]).unwrap();
+        // A word that does not repeat where the fill starts.
+        let error = device.replay(Queue(1), &[], graph, &[0x0102_0304]).unwrap_err();
+        assert!(matches!(error, DeviceError::Failed { node: Some(1), .. }), "{error:?}");
+        let bytes = device.map(b).unwrap();
+        assert!(bytes.chunks_exact(4).zip(3u32..).all(|(bytes, word)| bytes == word.to_le_bytes()));
+        device.unmap(bytes).unwrap();
+        let point = device.replay(Queue(1), &[], graph, &[0x0101_0101]).unwrap();
+        device.wait(point).unwrap();
+    }
+}
+
+fn device_memory(device: &mut dyn Device) -> Mem {
+    device.alloc(Place::Device, 128).unwrap()
 }

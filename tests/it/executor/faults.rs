@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use runjob::data::Source;
 use runjob::device::cpu::{BlockAt, Builtin};
-use runjob::device::{Chaos, ChaosOptions, NO_OFFSET, Word};
+use runjob::device::{Caps, Chaos, ChaosOptions, NO_OFFSET, NullDevice, Word};
 use runjob::exec::Progress;
 use runjob::job::{Action, Argument, Contents, Job, Tensor, Var, VarSource, View, Want};
 use runjob::plan::Trust;
 use runjob::tensor::{Access, Dtype, Param};
 use runjob::verdict::{Kind, Verdict};
 
-use super::modes::{Mode, run, run_on};
+use super::modes::{Mode, run, run_on, run_plan};
 use crate::planner::jobs;
 
 #[test]
@@ -180,7 +180,31 @@ fn a_kernel_that_panics_in_round_seven_leaves_the_verdicts_of_seven_rounds() {
         let report = run(&job, &mode).report;
         assert_eq!((report.verdict, report.run, report.failed_rounds), (Verdict::Error, 7, 1), "{mode:?}");
         assert_eq!(report.failures[0].round, 2);
-        assert!(report.reason.unwrap().contains("kernel panicked"), "{mode:?}");
+        let reason = report.reason.unwrap();
+        assert!(reason.contains("kernel panicked") && reason.contains("; in step 0, `step`"), "{mode:?}: {reason}");
+        let late = Box::new(Chaos::new(mode.device(), ChaosOptions { seed: 3, fail: None }));
+        let report = run_on(&job, &mode, late, &Progress::new()).report;
+        let reason = report.reason.unwrap();
+        assert!(reason.contains("kernel panicked") && reason.contains("; in step 0, `step`"), "{mode:?}: {reason}");
+    }
+}
+
+#[test]
+fn memory_that_is_short_is_told_with_its_tensors_and_the_limit() {
+    unsafe fn nothing(_: *const *mut u8, _: &BlockAt) {}
+    let job = job_of("nothing", nothing, 2);
+    for mode in Mode::all_of(&job) {
+        let device = mode.device();
+        let plan = mode.plan(&job, device.as_ref());
+        for largest_alloc in [0, 64] {
+            let small = NullDevice::new(Caps { largest_alloc, ..device.caps().clone() });
+            let report = run_plan(&job, plan.clone(), &mode, Box::new(small), &Progress::new()).report;
+            let reason = report.reason.unwrap_or_default();
+            assert_eq!((report.verdict, report.run), (Verdict::Error, 0), "{mode:?}: {reason}");
+            let of_tensor = job.tensors.iter().any(|tensor| reason.contains(&format!("`{}` ({} bytes)", tensor.name, tensor.bytes())));
+            let limits = format!("the device has {} and {largest_alloc} for one", device.caps().memory);
+            assert!(reason.starts_with("out of memory: ") && of_tensor && reason.ends_with(&limits), "{mode:?}: {reason}");
+        }
     }
 }
 
