@@ -388,7 +388,7 @@ mod on_opencl {
             if !caps.unified {
                 continue;
             }
-            // Unmap, launch, map; what runs beside the host is flushed too.
+            // Unmap, launch, map; what runs beside the host is flushed and waited for too.
             for (slots, each) in [(1, 3), (3, 5)] {
                 let options = Options { trust: Trust::Fast, fresh: false, lanes: Some(1), slots: Some(slots), host: Some(Host::Inline) };
                 let (allocations, calls, rounds) = watched(&one_kernel(100), index, false, &options);
