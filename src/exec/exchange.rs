@@ -271,7 +271,12 @@ impl Found {
                 let verdict = if interrupted { Verdict::Interrupted } else { Verdict::Error };
                 (verdict, Some(format!("{} of {count} rounds were compared in full{why}", self.rounds)))
             };
-        let both = |part: fn(&Report) -> &str| format!("{} ~ {}", part(of[0]), part(of[1]));
+        // What they have in common is said once; one that is absent has nothing to say.
+        let both = |part: fn(&Report) -> &str| match of.map(part) {
+            [a, b] if a == b || b.is_empty() => a.to_string(),
+            ["", b] => b.to_string(),
+            [a, b] => format!("{a} ~ {b}"),
+        };
         let left_out = self.checks.iter().zip(&job.checks).filter(|(_, check)| compares(check)).map(|(report, _)| report.left_out).max();
         Report {
             summary: job.summary.clone(),
