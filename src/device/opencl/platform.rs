@@ -65,7 +65,8 @@ fn look() -> Result<(&'static Api, Vec<Found>), DeviceError> {
         };
         return Err(unsupported(why));
     }
-    found.sort_by_key(|(rank, _)| *rank);
+    // Of CPUs the one with more cores first: PoCL lists its `basic` device, which has one, before the other.
+    found.sort_by_key(|(rank, found)| (*rank, std::cmp::Reverse(found.caps.lanes)));
     Ok((api, found.into_iter().map(|(_, found)| found).collect()))
 }
 
