@@ -96,7 +96,7 @@ pub fn calls() -> u64 {
     api::calls()
 }
 
-/// Opens the device that stands at `index` in [`list`].
+/// Opens the device that stands at `index` in [`list()`].
 ///
 /// *Errors*: `Unsupported` where there is none.
 pub fn open(index: usize, options: OpenclOptions) -> Result<OpenclDevice> {
