@@ -12,7 +12,7 @@ use crate::tensor::{Access, Param, ParamKind};
 const SEARCHED: usize = 2048;
 
 /// Bytes after which a word's bytes repeat: 1, 2 or 4.
-fn period(word: u32) -> u64 {
+pub(super) fn period(word: u32) -> u64 {
     match word {
         _ if word == word.rotate_left(8) => 1,
         _ if word == word.rotate_left(16) => 2,

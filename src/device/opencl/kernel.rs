@@ -81,13 +81,13 @@ impl Loaded {
     pub fn new(driver: &Driver, program: Arc<Object<Program>>, source: &KernelSource) -> Result<Loaded> {
         let object = Workshop::entry(driver, &program, source)?;
         agree(driver, object.raw(), source)?;
-        fits(driver, object.raw(), source)?;
         let mut locals = source.local_lens.iter().copied();
         let passed = source.params.iter().map(|param| {
             let local = if matches!(param.kind, ParamKind::Local { .. }) { locals.next() } else { None };
             Passed::of(param, local)
         });
-        let passed = passed.collect();
+        let passed: Vec<Passed> = passed.collect();
+        fits(driver, object.raw(), source, &passed)?;
         Ok(Loaded { source: source.clone(), program, passed, has_run: AtomicBool::new(false) })
     }
 
@@ -111,7 +111,7 @@ impl Loaded {
 }
 
 /// Whether the kernel can run with the spec's block.
-fn fits(driver: &Driver, kernel: cl_kernel, source: &KernelSource) -> Result<()> {
+fn fits(driver: &Driver, kernel: cl_kernel, source: &KernelSource, passed: &[Passed]) -> Result<()> {
     let refuse = |message: String| Err(unusable(source, message, String::new()));
     if source.shared > 0 {
         let bytes = source.shared;
@@ -132,13 +132,8 @@ fn fits(driver: &Driver, kernel: cl_kernel, source: &KernelSource) -> Result<()>
         return refuse(format!("blocks of {threads} threads, on this device the kernel can have {most}"));
     }
     let own: cl_ulong = group_info(driver, kernel, CL_KERNEL_LOCAL_MEM_SIZE)?;
-    let mut locals = source.local_lens.iter();
-    let asked: u64 = source
-        .params
-        .iter()
-        .filter(|param| matches!(param.kind, ParamKind::Local { .. }))
-        .map(|param| locals.next().copied().unwrap_or(0).saturating_mul(param.dtype.size() as u64 * room(param.lanes)))
-        .fold(own, u64::saturating_add);
+    let locals = passed.iter().map(|passed| if let Passed::Local(bytes) = passed { *bytes as u64 } else { 0 });
+    let asked = locals.fold(own, u64::saturating_add);
     let has = driver.found.local_memory;
     if asked > has {
         return refuse(format!("a block needs {asked} bytes of local memory, the device has {has}"));
@@ -165,7 +160,7 @@ fn disagreement(params: &[Param], count: usize, infos: Option<&[ArgInfo]>) -> Op
         let elsewhere = |name: &String| infos.unwrap_or_default().iter().any(|other| other.name == *name);
         ok &= info.name.is_empty() || info.name == param.name || !elsewhere(&param.name) || param.kind == ParamKind::Null;
         if !ok {
-            lines.push(format!("parameter {}: `params` has `{}`, the source has `{}`", index + 1, shown(param), info.shown()));
+            lines.push(format!("parameter {}: `params` has `{}`, the source has `{}`", index + 1, param, info.shown()));
         }
     }
     if params.len() != count {
@@ -174,11 +169,6 @@ fn disagreement(params: &[Param], count: usize, infos: Option<&[ArgInfo]>) -> Op
         lines.push(format!("`params` has {} parameters, the source has {count}{all}", params.len()));
     }
     (!lines.is_empty()).then_some(lines)
-}
-
-/// A parameter as it stands in a spec.
-fn shown(param: &Param) -> String {
-    param.to_string()
 }
 
 impl ArgInfo {

@@ -30,10 +30,9 @@ pub(super) struct Memory {
     pub lent: bool,
     /// The queue that used it last.
     pub queue: u32,
-    /// The queue and the number of the submission before which it was unmapped, while that may not be done.
+    /// The queue and the number of the submission before which it was unmapped, while that may not be done: other queues
+    /// come after it, and so does the host where it is mapped again.
     pub released: Option<(u32, u64)>,
-    /// The queue and the number of the submission behind which it is mapped again: the host may not look before.
-    pub ready: Option<(u32, u64)>,
 }
 
 // SAFETY: the mapped address belongs to the memory; whoever has the memory has it.
@@ -95,7 +94,7 @@ impl Memory {
     }
 
     fn of(place: Place, bytes: u64, held: Arc<Held>) -> Memory {
-        Memory { place, bytes, held, parts: HashMap::new(), mapped: Cell::new(None), lent: false, queue: 0, released: None, ready: None }
+        Memory { place, bytes, held, parts: HashMap::new(), mapped: Cell::new(None), lent: false, queue: 0, released: None }
     }
 
     /// The same memory in an instance that is forked.
@@ -161,10 +160,9 @@ impl Memory {
         Ok(ptr)
     }
 
-    /// Maps the bytes for the host behind a submission, which it waits for before it looks.
-    pub fn map_behind(&mut self, queue: cl_command_queue, submission: (u32, u64)) -> Result<()> {
+    /// Maps the bytes for the host behind the submission for which they were unmapped: it waits for that before it looks.
+    pub fn map_behind(&mut self, queue: cl_command_queue) -> Result<()> {
         self.mapped.set(Some(map(&self.held.driver, queue, self.buffer(), self.bytes, CL_FALSE)?));
-        self.ready = Some(submission);
         Ok(())
     }
 

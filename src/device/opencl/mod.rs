@@ -113,6 +113,10 @@ pub fn open(index: usize, options: OpenclOptions) -> Result<OpenclDevice> {
     Ok(OpenclDevice::new(driver.clone(), Arc::new(Workshop::new(driver))))
 }
 
+fn point_of(queue: u32, number: u64) -> Point {
+    Point(u64::from(queue) << QUEUE_BIT | number)
+}
+
 fn failed(call: &'static str, message: impl Into<String>) -> DeviceError {
     DeviceError::Failed { node: None, call, message: message.into() }
 }
@@ -201,7 +205,7 @@ impl OpenclDevice {
             memory.queue = queue.0;
             // What another queue unmaps must be done before this one reads it.
             if let Some((of, behind)) = memory.released.filter(|(of, _)| *of != queue.0) {
-                self.wait_for(call, queue, Point(u64::from(of) << QUEUE_BIT | behind))?;
+                self.wait_for(call, queue, point_of(of, behind))?;
             }
         }
         let Some(Some(of)) = self.queues.get_mut(queue.0 as usize) else { return Err(failed(call, "the queue is gone")) };
@@ -213,7 +217,7 @@ impl OpenclDevice {
             // says too.
             let _ = of.drain(&self.driver);
         }
-        ran.map(|()| Point(u64::from(queue.0) << QUEUE_BIT | number))
+        ran.map(|()| point_of(queue.0, number))
     }
 
     /// Runs a list at the end of a queue that waits for nothing else, under a number.
@@ -230,7 +234,7 @@ impl OpenclDevice {
             let memory = &mut memories[id as usize];
             if memory.is_pending() {
                 memory.unmap(of.raw())?;
-                (memory.released, memory.ready) = (Some((queue.0, number)), None);
+                memory.released = Some((queue.0, number));
             }
         }
         let mut times = driver.options.profile.then(Times::default);
@@ -243,7 +247,7 @@ impl OpenclDevice {
             for &id in &list.memories {
                 let memory = &mut memories[id as usize];
                 if memory.released == Some((queue.0, number)) {
-                    memory.map_behind(of.raw(), (queue.0, number))?;
+                    memory.map_behind(of.raw())?;
                 }
             }
         }
@@ -300,8 +304,10 @@ impl Device for OpenclDevice {
         }
         let ptr = match memory.at_hand() {
             Some(ptr) => {
-                if let Some((of, behind)) = memory.ready.take() {
-                    self.wait(Point(u64::from(of) << QUEUE_BIT | behind))?;
+                let released = memory.released;
+                if let Some((of, behind)) = released {
+                    self.wait(point_of(of, behind))?;
+                    self.memories[mem.0 as usize].released = None;
                 }
                 self.pay()?;
                 ptr
@@ -386,10 +392,9 @@ impl Device for OpenclDevice {
         // What queue 0 wrote is mapped before the host looks at it where memory is shared, and that waits by itself.
         let of = (point.0 >> QUEUE_BIT) as u32;
         if of == 0 && driver.caps.unified && !driver.options.profile && number > queue.finished {
-            let queue = of;
-            if self.owed != Some(queue) {
+            if self.owed != Some(of) {
                 self.pay()?;
-                self.owed = Some(queue);
+                self.owed = Some(of);
             }
             return Ok(());
         }
@@ -420,7 +425,7 @@ impl Device for OpenclDevice {
         self.objects.clear();
         self.memories.truncate(self.inherited.1);
         for memory in &mut self.memories {
-            (memory.released, memory.ready) = (None, None);
+            memory.released = None;
         }
         match object::release_failure() {
             Some(failure) => result.and(Err(failure.into())),

@@ -10,6 +10,7 @@ use super::api::{Called, Failure, cl};
 use super::command_buffer::CommandBuffer;
 use super::kernel::Loaded;
 use super::object::{Kernel, Object};
+use crate::device::contract::period;
 use crate::device::{DeviceError, Word};
 use crate::tensor::Dtype;
 
@@ -132,13 +133,8 @@ impl Set {
 ///
 /// `None`: the word does not repeat where the fill starts.
 pub(super) fn pieces(at: usize, len: usize, word: u32) -> Option<[(usize, usize, usize); 3]> {
-    let period = match word {
-        _ if word == word.rotate_left(8) => 1,
-        _ if word == word.rotate_left(16) => 2,
-        _ => 4,
-    };
     let size = [4, 2, 1].into_iter().find(|size| at.is_multiple_of(*size)).unwrap_or(1);
-    if size < period {
+    if (size as u64) < period(word) {
         return None;
     }
     let whole = len / size * size;
