@@ -5,7 +5,9 @@ use std::ptr::{null, null_mut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cudarc::driver::sys::{CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS, CUevent, CUgraph, CUgraphExec, CUgraphNode, CUmemorytype, CUstream};
+use cudarc::driver::sys::{
+    CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS, CUevent, CUgraph, CUgraphExec, CUgraphNode, CUmemorytype, CUstream,
+};
 
 use super::api::{Called, Failure, cu};
 use super::list::{Copy, Fill, Launch, List, Op, failed, value};
@@ -149,7 +151,8 @@ impl Graph {
             });
         }
         if rounds {
-            let last: Vec<CUgraphNode> = ends.iter().zip(&leaves).filter(|(_, leaf)| **leaf).flat_map(|(end, _)| end.iter().copied()).collect();
+            let last: Vec<CUgraphNode> =
+                ends.iter().zip(&leaves).filter(|(_, leaf)| **leaf).flat_map(|(end, _)| end.iter().copied()).collect();
             let before = if last.is_empty() { start.into_iter().collect() } else { last };
             self.add_event(self.events[0][1].0, &before)?;
         }

@@ -141,7 +141,9 @@ fn fits(driver: &Driver, function: CUfunction, source: &KernelSource) -> Result<
     let most = number(Attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?;
     let threads: u64 = source.block.iter().map(|&n| u64::from(n)).product();
     if threads > most {
-        return refuse(format!("blocks of {threads} threads, on this device the kernel can have {most}: its registers are too many for more"));
+        return refuse(format!(
+            "blocks of {threads} threads, on this device the kernel can have {most}: its registers are too many for more"
+        ));
     }
     let (own, asked) = (number(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?, scratch(source));
     let (needed, has) = (own.saturating_add(asked), driver.found.shared);
@@ -345,20 +347,14 @@ mod tests {
     fn a_disagreement_names_both_sides() {
         let (y, a) = (param("inout f32 y"), param("u32 a"));
         let theirs = [pointer(Type::Builtin("unsigned int")), Type::Builtin("unsigned int")];
-        assert_eq!(
-            disagreement(&[&y, &a], &theirs).unwrap(),
-            ["parameter 1: `params` has `inout f32 y`, the source has `unsigned int *`"]
-        );
+        assert_eq!(disagreement(&[&y, &a], &theirs).unwrap(), ["parameter 1: `params` has `inout f32 y`, the source has `unsigned int *`"]);
         assert_eq!(
             disagreement(&[&a], &[theirs[1].clone(), theirs[1].clone()]).unwrap(),
             ["`params` has 1 parameter that take an argument, the source has 2: `unsigned int`, `unsigned int`"]
         );
         let passed = [Passed::of(&y).unwrap(), Passed::of(&a).unwrap()];
         assert_eq!(other_sizes(&[&y, &a], &passed, &[8, 4]), None);
-        assert_eq!(
-            other_sizes(&[&y, &a], &passed, &[8, 8]).unwrap(),
-            ["parameter 2: `params` has `u32 a` of 4 bytes, the kernel takes 8"]
-        );
+        assert_eq!(other_sizes(&[&y, &a], &passed, &[8, 8]).unwrap(), ["parameter 2: `params` has `u32 a` of 4 bytes, the kernel takes 8"]);
         assert!(other_sizes(&[&y, &a], &passed, &[8]).is_some());
     }
 
@@ -381,10 +377,7 @@ mod tests {
             params: params.iter().map(|text| param(text)).collect(),
             local_lens: local_lens.to_vec(),
             shared,
-            ..crate::device::conformance::source(
-                crate::device::conformance::Probe::Step,
-                crate::device::Code::File("k.cu".into()),
-            )
+            ..crate::device::conformance::source(crate::device::conformance::Probe::Step, crate::device::Code::File("k.cu".into()))
         };
         assert_eq!(scratch(&source(&["in f32 x", "u32 n"], &[], 0)), 0);
         assert_eq!(scratch(&source(&["local u8[5] a", "in f32 x", "local f32[3] b"], &[5, 3], 0)), 20);

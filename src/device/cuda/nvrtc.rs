@@ -187,8 +187,7 @@ pub(super) fn compile(source: &str, name: &str, options: &[String], expressions:
     match options.iter().find(|option| own.iter().any(|own| option.starts_with(own))) {
         Some(named) => is_cubin = !named.contains("compute_"),
         None => {
-            let (option, cubin) =
-                target(archs, arch).map_err(|why| Refused::Other(format!("NVRTC {}.{}: {why}", version.0, version.1)))?;
+            let (option, cubin) = target(archs, arch).map_err(|why| Refused::Other(format!("NVRTC {}.{}: {why}", version.0, version.1)))?;
             given.push(c_string(&option)?);
             is_cubin &= cubin;
         }

@@ -137,4 +137,3 @@ fn computes(dtype: Dtype, arch: (u32, u32)) -> bool {
         _ => true,
     }
 }
-

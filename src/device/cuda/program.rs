@@ -5,7 +5,7 @@ use std::ffi::{CString, c_void};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::ptr::{null_mut, null};
+use std::ptr::{null, null_mut};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -14,7 +14,7 @@ use cudarc::driver::sys::{CUfunction, CUjit_option, CUmodule, CUresult};
 use super::api::{Called, cu, text};
 use super::kernel::Loaded;
 use super::nvrtc::{self, Image, Refused};
-use super::types::parameters;
+use super::types::{Type, parameters};
 use super::{Driver, scan};
 use crate::device::near::among;
 use crate::device::{Builder, Code, DeviceError, KernelSource, Result, store};
@@ -25,13 +25,37 @@ const VERSION: &str = "1";
 /// A template over the type of a kernel, whose symbol tells the types of its parameters.
 const TYPES: &str = "runjob_types";
 
+/// What is made once for every key: it, or why there is none.
+struct Once<T>(Mutex<HashMap<blake3::Hash, Arc<OnceLock<Result<Arc<T>>>>>>);
+
+impl<T> Once<T> {
+    fn get(&self, key: blake3::Hash, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let cell = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+        cell.get_or_init(|| make().map(Arc::new)).clone()
+    }
+}
+
 /// Builds the modules of a device and its forks.
 pub(super) struct Workshop {
     driver: Arc<Driver>,
-    images: Mutex<HashMap<blake3::Hash, Arc<OnceLock<Result<Arc<Image>>>>>>,
-    modules: Mutex<HashMap<blake3::Hash, Arc<OnceLock<Result<Arc<Module>>>>>>,
+    images: Images,
+    modules: Once<Module>,
+}
+
+/// What is compiled for a kind of device.
+pub(super) struct Images {
+    arch: (u32, u32),
+    made: Once<Image>,
     /// Where images are kept between runs.
     folder: Option<PathBuf>,
+}
+
+/// Where a kernel is in an image.
+pub(super) struct Entry {
+    pub image: Arc<Image>,
+    pub symbol: String,
+    /// What tells the types of its parameters, where that is known.
+    pub types: Option<Vec<Type>>,
 }
 
 /// A module that is loaded into the device's context.
@@ -65,16 +89,36 @@ struct Input {
 
 impl Workshop {
     pub fn new(driver: Arc<Driver>) -> Workshop {
-        let folder = store::folder(driver.options.cache.clone()).map(|folder| folder.join(format!("cuda-{VERSION}")));
-        Workshop { driver, images: Mutex::default(), modules: Mutex::default(), folder }
+        let images = Images::new(driver.found.arch, driver.options.cache.clone());
+        Workshop { driver, images, modules: Once(Mutex::default()) }
     }
 
-    /// The image that a kernel is in, with the symbol of its entry and that of its types where they are known.
+    /// Builds a kernel's module, and makes what can be launched of it.
+    ///
+    /// *Errors*: `Build` with the compiler's messages, or with how the source disagrees with the spec.
+    pub fn load(&self, kernel: &KernelSource) -> Result<Loaded> {
+        let Entry { image, symbol, types } = self.images.entry(kernel)?;
+        let module = self.modules.get(blake3::hash(&image.bytes), || Module::new(&self.driver, kernel, &image));
+        let module = module.map_err(|error| named(error, kernel))?;
+        let Some(function) = module.function(&symbol)? else {
+            return Err(no_kernel(kernel, &module.names().unwrap_or_else(|| symbols(&image.bytes))));
+        };
+        Loaded::new(&self.driver, module, function, kernel, types.as_deref())
+    }
+}
+
+impl Images {
+    pub fn new(arch: (u32, u32), folder: Option<PathBuf>) -> Images {
+        let folder = store::folder(folder).map(|folder| folder.join(format!("cuda-{VERSION}")));
+        Images { arch, made: Once(Mutex::default()), folder }
+    }
+
+    /// Where a kernel is.
     ///
     /// *Errors*: `Build` with the compiler's messages; `Unusable`.
-    fn image(&self, kernel: &KernelSource) -> Result<(Arc<Image>, String, Option<String>)> {
+    pub fn entry(&self, kernel: &KernelSource) -> Result<Entry> {
         if let Some(image) = built(kernel)? {
-            return Ok((Arc::new(image), kernel.entry.clone(), None));
+            return Ok(Entry { image: Arc::new(image), symbol: kernel.entry.clone(), types: None });
         }
         let input = input(kernel)?;
         let entry = &kernel.entry;
@@ -96,8 +140,8 @@ impl Workshop {
             match self.compiled(kernel, &input, &expressions) {
                 Ok(image) => {
                     let symbol = if is_symbol { entry.clone() } else { image.names.get(spelled).unwrap_or(entry).clone() };
-                    let types = image.names.get(&types(spelled)).cloned();
-                    return Ok((image, symbol, types));
+                    let types = image.names.get(&types(spelled)).and_then(|types| parameters(types, TYPES));
+                    return Ok(Entry { image, symbol, types });
                 }
                 Err(error @ DeviceError::Build { .. }) => drop(refusal.get_or_insert(error)),
                 Err(error) => return Err(error),
@@ -107,7 +151,7 @@ impl Workshop {
         let image = self.compiled(kernel, &input, &[])?;
         let symbols = symbols(&image.bytes);
         if symbols.contains(entry) || is_symbol || refusal.is_none() {
-            return Ok((image, entry.clone(), None));
+            return Ok(Entry { image, symbol: entry.clone(), types: None });
         }
         let mut names: Vec<String> = input.kernels.clone();
         names.extend(symbols.into_iter().filter(|symbol| !symbol.starts_with("_Z") && !input.kernels.contains(symbol)));
@@ -116,56 +160,35 @@ impl Workshop {
 
     /// An image of a source with these names asked for.
     fn compiled(&self, kernel: &KernelSource, input: &Input, expressions: &[String]) -> Result<Arc<Image>> {
-        let arch = self.driver.found.arch;
+        let arch = self.arch;
         let mut hasher = blake3::Hasher::new();
         let version = nvrtc::version().map_err(|why| unusable(kernel, format!("CUDA C++ cannot be compiled: {why}"), String::new()))?;
         hasher.update(format!("{VERSION} {version:?} {arch:?} {:?} {expressions:?} {}\n", input.options, input.shown).as_bytes());
         hasher.update(input.source.as_bytes());
         let key = hasher.finalize();
-        let cell = Arc::clone(self.images.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
         let compile = || {
             let stored = input.headers.as_ref().zip(self.folder.as_ref()).map(|(headers, folder)| {
                 let name = blake3::hash(&[*key.as_bytes(), *headers.as_bytes()].concat());
                 folder.join(format!("{}.image", name.to_hex()))
             });
             if let Some(image) = stored.as_deref().and_then(read_image) {
-                return Ok(Arc::new(image));
+                return Ok(image);
             }
-            let image = nvrtc::compile(&input.source, &input.shown, &input.options, expressions, arch).map_err(|why| refused(kernel, why))?;
+            let image =
+                nvrtc::compile(&input.source, &input.shown, &input.options, expressions, arch).map_err(|why| refused(kernel, why))?;
             if let Some(path) = stored {
                 // What is not kept is compiled again.
                 let _ = write_image(&path, &image);
             }
-            Ok(Arc::new(image))
+            Ok(image)
         };
-        cell.get_or_init(compile).clone().map_err(|error| named(error, kernel))
-    }
-
-    fn module(&self, kernel: &KernelSource, image: &Image) -> Result<Arc<Module>> {
-        let key = blake3::hash(&image.bytes);
-        let cell = Arc::clone(self.modules.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
-        let loaded = cell.get_or_init(|| Module::new(&self.driver, kernel, image).map(Arc::new));
-        loaded.clone().map_err(|error| named(error, kernel))
-    }
-
-    /// Builds a kernel's module, and makes what can be launched of it.
-    ///
-    /// *Errors*: `Build` with the compiler's messages, or with how the source disagrees with the spec.
-    pub fn load(&self, kernel: &KernelSource) -> Result<Loaded> {
-        let (image, symbol, types) = self.image(kernel)?;
-        let module = self.module(kernel, &image)?;
-        let function = module.function(&symbol)?;
-        let Some(function) = function else {
-            return Err(no_kernel(kernel, &module.names().unwrap_or_else(|| symbols(&image.bytes))));
-        };
-        let types = types.and_then(|types| parameters(&types, TYPES));
-        Loaded::new(&self.driver, module, function, kernel, types.as_deref())
+        self.made.get(key, compile).map_err(|error| named(error, kernel))
     }
 }
 
 impl Builder for Workshop {
     fn build(&self, kernel: &KernelSource, _: &AtomicBool) -> Result<()> {
-        self.image(kernel).map(|_| ())
+        self.images.entry(kernel).map(|_| ())
     }
 }
 
@@ -189,7 +212,9 @@ impl Module {
         let message = super::api::words(failure.code);
         let is = |codes: &[CUresult]| codes.iter().any(|code| failure.is(*code));
         match () {
-            () if is(&[CUresult::CUDA_ERROR_INVALID_PTX]) => Err(build_error(kernel, format!("the driver refuses the PTX: {message}"), log)),
+            () if is(&[CUresult::CUDA_ERROR_INVALID_PTX]) => {
+                Err(build_error(kernel, format!("the driver refuses the PTX: {message}"), log))
+            }
             () if failure.is_loss() || is(&[CUresult::CUDA_ERROR_OUT_OF_MEMORY]) => Err(failure.into()),
             () => Err(unusable(kernel, format!("the driver does not load what was built: {message}"), log)),
         }

@@ -47,7 +47,8 @@ fn tokens(source: &str) -> Vec<Token<'_>> {
 }
 
 /// What stands between `__global__` and a kernel's name and is followed by parentheses of its own.
-const WITH_PARENTHESES: &[&str] = &["__launch_bounds__", "__cluster_dims__", "__block_size__", "__attribute__", "__maxnreg__", "__declspec"];
+const WITH_PARENTHESES: &[&str] =
+    &["__launch_bounds__", "__cluster_dims__", "__block_size__", "__attribute__", "__maxnreg__", "__declspec"];
 
 /// The kernels that a source defines, by the names that C++ finds them under, without templates.
 pub(super) fn kernels(source: &str) -> Vec<String> {

@@ -186,7 +186,8 @@ mod tests {
             (
                 "_Z12runjob_typesIFvPKfPffj4dimsP6float4ylbS1_EEvv",
                 Some(
-                    "const float *, float *, float, unsigned int, dims, float4 *, unsigned long long, long, bool, const float *".to_string(),
+                    "const float *, float *, float, unsigned int, dims, float4 *, unsigned long long, long, bool, const float *"
+                        .to_string(),
                 ),
             ),
             ("_Z12runjob_typesIFvPjEEvv", Some("unsigned int *".into())),
