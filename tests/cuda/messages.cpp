@@ -106,6 +106,7 @@ std::string messages(const std::string &printed, const std::string &name, const 
         } else if (here < code.size() && !quoted_in(text).empty()) {
             column = nearest(code[here].text, quoted_in(text), column);
         }
+        if (fatal && here < code.size() && text.find("No such file") != std::string::npos) column = code[here].text.size() + 1;
         out += file + "(" + std::to_string(number) + "): " + (fatal ? "catastrophic error: " : "error: ");
         out += worded(text, here < code.size() ? code[here].text : "") + "\n";
         if (here < code.size()) out += "  " + code[here].text + "\n" + std::string(column + 1, ' ') + "^\n";

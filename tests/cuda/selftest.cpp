@@ -1,5 +1,6 @@
 // Drives the simulated driver and NVRTC as a program would: one case per run, named by the first argument; ends with 0
-// where all held. Built with `-ldl`; finds the libraries where the second argument says.
+// where all held. The second argument is the folder of the libraries. `compile FOLDER FROM TO` makes an image of a `.cu`
+// file that the simulated driver loads.
 #include "abi.h"
 #include <cstdio>
 #include <cstdlib>
@@ -369,14 +370,30 @@ static void errors() {
     sticky("past_shared", 700, 4);
 }
 
+// Compiles a file to a cubin, or to PTX where the other's name says so.
+static void compile_file(const char *from, const std::string &to) {
+    std::string source, image;
+    char part[4096];
+    FILE *in = fopen(from, "rb"), *out = fopen(to.c_str(), "wb");
+    HOLDS(in && out);
+    for (size_t n; (n = fread(part, 1, sizeof part, in)) > 0;) source.append(part, n);
+    bool ptx = to.size() > 4 && to.substr(to.size() - 4) == ".ptx";
+    image = compile(source.c_str(), ptx ? "PTX" : "CUBIN");
+    if (ptx) image.pop_back();
+    HOLDS(fwrite(image.data(), 1, image.size(), out) == image.size() && fclose(out) == 0);
+    fclose(in);
+}
+
 int main(int count, char **args) {
-    HOLDS(count == 3);
+    HOLDS(count == 3 || count == 5);
     std::string which = args[1], folder = args[2];
     cuda = dlopen((folder + "/libcuda.so").c_str(), RTLD_NOW);
     nvrtc = dlopen((folder + "/libnvrtc.so").c_str(), RTLD_NOW);
     if (!cuda || !nvrtc) fprintf(stderr, "%s\n", dlerror()), exit(3);
     if (which == "kernels") {
         kernels();
+    } else if (which == "compile" && count == 5) {
+        compile_file(args[3], args[4]);
     } else if (which == "at_once") {
         at_once();
     } else if (which == "graph") {
