@@ -213,6 +213,8 @@ pub struct KernelSource {
     pub flags: Vec<String>,
     /// Folders for `#include`.
     pub include: Vec<PathBuf>,
+    /// Pointers that the kernel takes behind `params`, as kernels that Triton compiled do: null for each. Of CUDA alone.
+    pub hidden: u32,
 }
 
 /// What a kernel is made of.
