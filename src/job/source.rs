@@ -22,13 +22,14 @@ const SUFFIXES: &[(&str, Backend)] = &[
     ("cu", Backend::Cuda),
     ("ptx", Backend::Cuda),
     ("cubin", Backend::Cuda),
+    ("fatbin", Backend::Cuda),
 ];
 
 /// What the CPU takes, for messages.
 const FOR_CPU: &str = ".c, .cpp .cc .cxx, .rs, or built .so .dylib";
 
 /// What others take, for messages.
-const FOR_OTHERS: &str = ".cl (opencl), .wgsl (wgpu), .cu .ptx .cubin (cuda)";
+const FOR_OTHERS: &str = ".cl (opencl), .wgsl (wgpu), .cu .ptx .cubin .fatbin (cuda)";
 
 /// The backend that a source file is for, by its suffix.
 pub(super) fn backend_of(path: &str) -> Option<Backend> {
@@ -36,10 +37,10 @@ pub(super) fn backend_of(path: &str) -> Option<Backend> {
     SUFFIXES.iter().find(|(s, _)| *s == suffix).map(|(_, of)| *of)
 }
 
-/// Whether a source is PTX or a cubin: it has been compiled, and its entry is a symbol.
+/// Whether a source is PTX, a cubin or several of them: it has been compiled, and its entry is a symbol.
 pub(super) fn is_built_for_cuda(code: &Code) -> bool {
     let Code::File(path) = code else { return false };
-    path.extension().is_some_and(|suffix| suffix == "ptx" || suffix == "cubin")
+    path.extension().is_some_and(|suffix| ["ptx", "cubin", "fatbin"].iter().any(|built| suffix == *built))
 }
 
 impl Resolver<'_> {
