@@ -259,7 +259,8 @@ pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
 /// Opens a device as a request wants it; its lanes say in `progress` where they are, from the `first` on.
 pub fn open(request: &Request, device: &Choice, progress: Option<&'static Progress>, first: usize) -> Result<Trace, OpenError> {
     let at_node = progress.map(|progress| (first..exec::MOST_LANES).map(|lane| &progress.lane(lane).node).collect()).unwrap_or_default();
-    let options = OpenOptions { threads: request.threads, at_node, discrete: request.discrete, clock: request.device_times };
+    let options =
+        OpenOptions { threads: request.threads, at_node, discrete: request.discrete, clock: request.device_times, stepwise: false };
     let mut device: Box<dyn Device> = choice::open(device, options)?;
     if let Some(seed) = request.chaos {
         device = Box::new(Chaos::new(device, ChaosOptions { seed, fail: None }));

@@ -63,10 +63,10 @@ pub(crate) fn source(probe: Probe, code: Code) -> KernelSource {
         block: [1; 3],
         shared: 0,
         serial: false,
-        hidden: 0,
         defines,
         flags,
         include,
+        hidden: 0,
     }
 }
 

@@ -34,10 +34,10 @@ fn kernel(block: [u32; 3]) -> KernelSource {
         block,
         shared: 0,
         serial: false,
-        hidden: 0,
         defines: Vec::new(),
         flags: Vec::new(),
         include: Vec::new(),
+        hidden: 0,
     }
 }
 

@@ -157,10 +157,10 @@ pub fn kernel(name: &str, code: Builtin, params: Vec<Param>, block: [u32; 3]) ->
         block,
         shared: 0,
         serial: false,
-        hidden: 0,
         defines: Vec::new(),
         flags: Vec::new(),
         include: Vec::new(),
+        hidden: 0,
     }
 }
 

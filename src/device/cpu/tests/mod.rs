@@ -59,10 +59,10 @@ fn source(entry: &str, params: &[&str], code: Code) -> KernelSource {
         block: [1; 3],
         shared: 0,
         serial: false,
-        hidden: 0,
         defines: Vec::new(),
         flags: Vec::new(),
         include: Vec::new(),
+        hidden: 0,
     }
 }
 
