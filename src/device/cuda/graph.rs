@@ -207,17 +207,10 @@ impl Graph {
             return Err(super::failed(call, message));
         }
         let vars = &vars[..needs];
-        let at = self.execs.iter().position(|exec| exec.vars.as_deref() == Some(vars));
-        let at = match at.filter(|_| !self.varying.is_empty()) {
-            Some(at) => at,
-            None => {
-                let oldest = (0..self.execs.len()).min_by_key(|&at| self.execs[at].used).unwrap_or(0);
-                if !self.varying.is_empty() {
-                    self.set(call, oldest, vars)?;
-                }
-                oldest
-            }
-        };
+        let at = self.nearest(vars);
+        if !self.varying.is_empty() && self.execs.get(at).is_some_and(|exec| exec.vars.as_deref() != Some(vars)) {
+            self.set(call, at, vars)?;
+        }
         let used = self.execs.iter().map(|exec| exec.used).max().unwrap_or(0);
         let Some(exec) = self.execs.get_mut(at) else { return Err(super::failed(call, "the graph was never made")) };
         exec.used = used + 1;
@@ -225,6 +218,18 @@ impl Graph {
         // Of a node alone it is known which one failed.
         let node = if let [entry] = &self.list.entries[..] { Some(entry.nodes.start) } else { None };
         cu!(api.cuGraphLaunch(exec.raw, stream)).map_err(|failure| failure.at(node))
+    }
+
+    /// The executable graph with the fewest fills to set, and of those the one that was launched the longest ago.
+    fn nearest(&self, vars: &[u64]) -> usize {
+        let fills = |exec: &Exec| {
+            let words = self.varying.iter().filter_map(|&at| match &self.list.entries[at as usize].op {
+                Op::Fill(Fill { pattern: Word::Var(var), .. }) => Some(usize::from(*var)),
+                _ => None,
+            });
+            words.filter(|&var| exec.vars.as_ref().is_none_or(|kept| kept[var] != vars[var])).count()
+        };
+        (0..self.execs.len()).min_by_key(|&at| (fills(&self.execs[at]), self.execs[at].used)).unwrap_or(0)
     }
 
     /// Sets what depends on variables that are not as they were.
