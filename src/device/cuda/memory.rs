@@ -44,7 +44,9 @@ impl Drop for Held {
             At::Device(at) => cu!(api.cuMemFree_v2(at)),
             At::Host(at) => cu!(api.cuMemFreeHost(at.as_ptr())),
         });
-        self.driver.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let At::Device(_) = self.at {
+            self.driver.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -59,12 +61,14 @@ impl Memory {
         if bytes > largest {
             return Err(short(largest, String::new()));
         }
-        let take = |used: u64| used.checked_add(bytes).filter(|&after| after <= all);
+        // Page-locked memory is the host's, and takes none of the device's.
+        let own = if place == Place::Device { bytes } else { 0 };
+        let take = |used: u64| used.checked_add(own).filter(|&after| after <= all);
         if let Err(used) = driver.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             return Err(short(all.saturating_sub(used), String::new()));
         }
         let at = At::new(driver, place, bytes).inspect_err(|_| {
-            driver.used.fetch_sub(bytes, Ordering::Relaxed);
+            driver.used.fetch_sub(own, Ordering::Relaxed);
         })?;
         Ok(Memory { place, bytes, held: Arc::new(Held { at, bytes, driver: Arc::clone(driver) }), lent: false })
     }
@@ -127,7 +131,7 @@ impl At {
         };
         let what = match place {
             Place::Device => format!("{call} failed: {}", words(failure.code)),
-            _ => format!("{call} failed: the host cannot lock so many pages"),
+            _ => format!("{call} failed: {}: the host cannot lock so many pages", words(failure.code)),
         };
         Err(DeviceError::OutOfMemory { place, bytes, available, what })
     }

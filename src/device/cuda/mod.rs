@@ -81,7 +81,7 @@ struct Driver {
     context: CUcontext,
     /// No two drivers of a process have the same.
     id: u64,
-    /// All memories. *Units*: bytes.
+    /// All memories of the device itself. *Units*: bytes.
     used: AtomicU64,
     /// Nothing can be done with the context any more.
     is_lost: AtomicBool,
