@@ -209,7 +209,7 @@ impl Module {
         let loaded = cu!(api.cuModuleLoadDataEx(&mut raw, bytes.as_ptr().cast(), 2, options.as_mut_ptr(), values.as_mut_ptr()));
         let Err(failure) = loaded else { return Ok(Module { raw, driver: Arc::clone(driver) }) };
         let log = text(&said);
-        let message = super::api::words(failure.code);
+        let message = format!("{} failed: {}", failure.call, super::api::words(failure.code));
         let is = |codes: &[CUresult]| codes.iter().any(|code| failure.is(*code));
         match () {
             () if is(&[CUresult::CUDA_ERROR_INVALID_PTX]) => {
