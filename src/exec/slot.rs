@@ -211,7 +211,7 @@ impl Slot {
         if let DeviceError::Failed { node: Some(node), message, .. } | DeviceError::Lost { node: Some(node), message } = &mut error {
             let nodes = plan.graphs.get(plan.graph(self.set, self.mode)).map_or(0, Vec::len);
             let place = plan.at_node(job, self.mode, nodes, *node as usize);
-            message.push_str(&format!("; {place}"));
+            message.push_str(&format!("; {place}, in round {}", self.round));
         }
         error
     }
