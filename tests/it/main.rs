@@ -6,6 +6,12 @@ mod between;
 mod cli;
 mod commands;
 mod cuda;
+#[cfg(all(unix, feature = "cuda"))]
+mod cuda_calls;
+#[cfg(all(unix, feature = "cuda"))]
+mod cuda_faults;
+#[cfg(all(unix, feature = "cuda"))]
+mod cuda_machines;
 mod cuda_sim;
 mod devices;
 mod docs;
