@@ -253,6 +253,9 @@ pub struct Report {
     pub times: Times,
     /// What the kernels printed.
     pub output: String,
+    /// The device was lost: what it was doing then is found by running the job again, step by step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
     /// Of a comparison of two devices: what they are called. The second one's outputs are `got`, the first one's `want`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub between: Option<[String; 2]>,
@@ -285,6 +288,7 @@ impl Report {
             round_counts: Counts::default(),
             times: Times::default(),
             output: String::new(),
+            lost: false,
             between: None,
         }
     }

@@ -182,25 +182,24 @@ impl Batch {
     /// The error of the rounds in the batch with the round and the step that failed, where the device tells the node.
     pub fn located(&self, job: &Job, plan: &Plan, error: DeviceError) -> DeviceError {
         let Slot { set, mode, .. } = self.slots[0];
-        let among = || match self.rounds {
-            0 | 1 => String::new(),
-            rounds => format!("; in one of rounds {} to {}", self.slots[0].round, self.slots[rounds - 1].round),
-        };
-        match error {
-            DeviceError::Failed { node: Some(node), call, message } => {
-                let nodes = plan.node_count(self.rounds as u32, set, mode);
-                let (position, own) = plan.round_of(self.rounds as u32, nodes, node as usize);
-                let place = plan.at_node(job, mode, nodes / self.rounds.max(1), own);
-                let message = match self.slots.get(position as usize).filter(|_| self.rounds > 1) {
-                    Some(slot) => format!("{message}; in round {}, {place}", slot.round),
-                    None => format!("{message}; {place}"),
-                };
-                DeviceError::Failed { node: Some(node), call, message }
-            }
-            DeviceError::Failed { node: None, call, message } => DeviceError::Failed { node: None, call, message: message + &among() },
-            DeviceError::Lost(message) => DeviceError::Lost(message + &among()),
-            other => other,
+        let mut error = error;
+        if let DeviceError::Failed { node, message, .. } | DeviceError::Lost { node, message } = &mut error {
+            let place = match *node {
+                Some(node) => {
+                    let nodes = plan.node_count(self.rounds as u32, set, mode);
+                    let (position, own) = plan.round_of(self.rounds as u32, nodes, node as usize);
+                    let place = plan.at_node(job, mode, nodes / self.rounds.max(1), own);
+                    match self.slots.get(position as usize).filter(|_| self.rounds > 1) {
+                        Some(slot) => format!("; in round {}, {place}", slot.round),
+                        None => format!("; {place}"),
+                    }
+                }
+                None if self.rounds > 1 => format!("; in one of rounds {} to {}", self.slots[0].round, self.slots[self.rounds - 1].round),
+                None => String::new(),
+            };
+            message.push_str(&place);
         }
+        error
     }
 
     /// Waits for the rounds.

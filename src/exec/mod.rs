@@ -292,6 +292,7 @@ impl Executor<'_> {
                 false => Times { total, rounds: tally.run, setup, ..tally.times },
             },
             output: String::new(),
+            lost: matches!(stop, Some(Stop::Device(DeviceError::Lost { .. }))),
             between: None,
         };
         events(Event::Done(Box::new(report)));

@@ -66,6 +66,7 @@ pub(crate) fn source(probe: Probe, code: Code) -> KernelSource {
         defines,
         flags,
         include,
+        hidden: 0,
     }
 }
 
