@@ -67,9 +67,6 @@ const ALIGNMENT: u64 = 256;
 /// What a launch of a graph costs. *Units*: nanoseconds.
 const SUBMIT: u64 = 5_000;
 
-/// What one more node of a graph costs. *Units*: nanoseconds.
-const NODE: u64 = 700;
-
 fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
     let mut device: CUdevice = 0;
     cu!(api.cuDeviceGet(&mut device, index))?;
@@ -100,7 +97,8 @@ fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
         unified: false,
         lanes: 1,
         submit_ns: SUBMIT,
-        node_ns: NODE,
+        // A fill of a variable that stands for several cannot be changed in a graph, so rounds are submitted one by one.
+        node_ns: SUBMIT,
         bytes_per_ns: bytes_per_ns.unwrap_or(10_000.0),
         memory: memory as u64,
         largest_alloc: memory as u64,
