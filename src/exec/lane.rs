@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::board::Board;
+use super::clock::{OnDevice, StepClock};
 use super::collect;
 use super::host::{HostSide, Known};
 use super::progress::{LaneProgress, Phase, Progress};
@@ -12,6 +13,7 @@ use super::{Beside, SAMPLE, Stop, Tally};
 use crate::device::{DeviceError, Trace};
 use crate::job::Job;
 use crate::plan::{Host, Plan};
+use crate::verdict::TimeOf;
 
 /// One thread with its own device instance and slots.
 pub(super) struct Lane<'a, 'b> {
@@ -23,6 +25,11 @@ pub(super) struct Lane<'a, 'b> {
     stop: &'a Progress,
     board: &'a Board<'b>,
     beside: &'a Beside<'a>,
+    clock: StepClock,
+    /// Every round is timed.
+    measures: bool,
+    /// When the round before ended.
+    ended: Option<Instant>,
     pub tally: Tally,
 }
 
@@ -39,7 +46,9 @@ impl<'a, 'b> Lane<'a, 'b> {
         beside: &'a Beside<'a>,
     ) -> Lane<'a, 'b> {
         let host = HostSide::new(job, plan, known);
-        Lane { job, plan, device, host, at: progress.lane(index), stop: progress, board, beside, tally: Tally::new(job) }
+        let (clock, measures) = (StepClock::new(job, plan, beside.clock), job.bench.is_asked() && !job.compared);
+        let (at, tally) = (progress.lane(index), Tally::new(job));
+        Lane { job, plan, device, host, at, stop: progress, board, beside, clock, measures, ended: None, tally }
     }
 
     /// Sets the lane up, then runs the rounds that it is dealt until there are none.
@@ -101,6 +110,7 @@ impl<'a, 'b> Lane<'a, 'b> {
     /// Runs the rounds from the `nth` on to `end`; after an error, `nth` is the one that it is of.
     fn rounds(&mut self, session: &Session, ring: &mut Ring, nth: &mut u64, end: u64) -> Result<(), Stop> {
         let mut result = Ok(());
+        self.ended = self.measures.then(Instant::now);
         while result.is_ok() && *nth < end && self.board.runs(*nth) {
             result = self.interrupted().and_then(|()| self.submit(session, ring, *nth));
             if result.is_ok() {
@@ -155,7 +165,7 @@ impl<'a, 'b> Lane<'a, 'b> {
 
     /// Whether a round's phases are timed.
     fn timed(&self, nth: u64) -> bool {
-        self.plan.schedule.host == Host::Pool || nth % SAMPLE == SAMPLE - 1
+        self.measures || self.plan.schedule.host == Host::Pool || nth % SAMPLE == SAMPLE - 1
     }
 
     /// Fills a free slot for the round that is run `nth` and submits it. After an error, the slot is free again.
@@ -194,7 +204,8 @@ impl<'a, 'b> Lane<'a, 'b> {
         let clock = self.timed(nth).then(Instant::now);
         self.at.enter(Phase::Run, round);
         slot.wait(self.device).map_err(|error| slot.located(self.job, self.plan, error))?;
-        let on_device = if self.beside.device_times { slot.device_time(self.device)? } else { None };
+        // What the warm-up took is cleared with the rest before the first round.
+        let on_device = self.clock.read(self.plan, slot, self.device, &mut self.tally.parts)?;
         slot.take(session, self.device)?;
         let waited = clock.map(|c| c.elapsed().as_nanos() as u64);
         if checked {
@@ -216,15 +227,18 @@ impl<'a, 'b> Lane<'a, 'b> {
                 self.failed(round);
             }
             self.at.done(nth + 1);
-            self.tally.times.add_device(on_device);
+            self.tally.times.add_device(if self.plan.flush.is_some() { on_device.steps } else { on_device.round });
+            let phases = slot.phases;
             if let (Some(clock), Some(waited)) = (clock, waited) {
                 let times = &mut self.tally.times;
                 times.sampled += 1;
-                times.fill += slot.phases.fill;
-                times.run += slot.phases.run + waited;
+                times.fill += phases.fill;
+                times.run += phases.run + waited;
                 times.check += clock.elapsed().as_nanos() as u64 - waited;
             }
+            self.sample(on_device, waited.map(|waited| phases.run + waited));
         }
+        let slot = ring.oldest();
         let (hit, index) = (std::mem::take(&mut slot.hit), slot.index);
         ring.free_oldest();
         self.at.fly(ring.in_flight());
@@ -233,6 +247,24 @@ impl<'a, 'b> Lane<'a, 'b> {
             session.restore_guards(self.plan, self.device, index, &hit, &ring.flying())?;
         }
         Ok(())
+    }
+
+    /// Adds the time of a round: the nearest to what its steps took that is known. `run` is from its submission to its end.
+    fn sample(&mut self, on_device: OnDevice, run: Option<u64>) {
+        let before = if self.measures { self.ended.replace(Instant::now()) } else { None };
+        let cold = self.plan.flush.is_some();
+        let (of, time) = match (on_device, run) {
+            (OnDevice { steps: Some(time), .. }, _) => (TimeOf::Steps, time),
+            // The others are with the flush of the caches.
+            _ if cold => return,
+            (OnDevice { round: Some(time), .. }, _) => (TimeOf::Device, time),
+            (_, Some(time)) if self.plan.schedule.slots == 1 => (TimeOf::Run, time),
+            _ => match before.zip(self.ended) {
+                Some((before, ended)) => (TimeOf::Whole, (ended - before).as_nanos() as u64),
+                None => return,
+            },
+        };
+        self.tally.samples.add(of, time, 1);
     }
 
     /// Counts a round as failed, and tells what was just found wrong with it.

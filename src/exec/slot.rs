@@ -223,10 +223,9 @@ impl Slot {
         self.reached.map_or(Ok(()), |point| device.wait(point))
     }
 
-    /// What the round that was waited for took by the device's clock, where it has one. *Units*: nanoseconds.
-    pub fn device_time(&self, device: &mut dyn Device) -> Result<Option<u64>, DeviceError> {
-        let Some(point) = self.reached else { return Ok(None) };
-        Ok(device.elapsed(point)?.map(|time| time.as_nanos() as u64))
+    /// The point of the round that was waited for.
+    pub fn reached(&self) -> Option<Point> {
+        self.reached
     }
 
     /// Takes the bytes that a check reads.

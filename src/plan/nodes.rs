@@ -3,7 +3,7 @@
 
 use super::build::{Draft, PlanError};
 use super::order::{MOST_EDGES, add_edges, after_lists};
-use super::{Class, Home, Mode, Staged};
+use super::{Class, Flush, Home, Mode, Staged};
 use crate::device::{Arg, Cmd, Kernel, Mem, Node, Slice, Word};
 use crate::job::{Action, Argument, View};
 use crate::tensor::Access;
@@ -27,6 +27,15 @@ pub(super) fn window(bytes: u64, part: u8, of: u8) -> std::ops::Range<u64> {
     border(part.into())..border(u64::from(part) + 1)
 }
 
+/// What caches are flushed with: a word whose bytes differ, as drivers write others by ways that pass the caches by.
+const FLUSH_WORD: u32 = 0x0f1e_2d3c;
+
+/// The node of a round that flushes the caches.
+fn flush_node(nodes: &[Node], flush: Option<&Flush>) -> Option<usize> {
+    let memory = flush?.memory;
+    nodes.iter().position(|node| matches!(node.cmd, Cmd::Fill { dst, .. } if dst.mem.0 == memory))
+}
+
 impl Draft<'_> {
     /// Where a step finds a tensor in rounds of a set.
     fn home(&self, tensor: usize, set: u32) -> Option<Home> {
@@ -47,6 +56,12 @@ impl Draft<'_> {
     pub(super) fn round_nodes(&self, set: u32, mode: &Mode) -> Result<Vec<Node>, PlanError> {
         let (cmds, steps) = self.round_and_steps(set, mode);
         let mut nodes = ordered(cmds)?;
+        if let Some(flush) = flush_node(&nodes, self.flush.as_ref()) {
+            // Everything before it comes first, everything else behind it, though they have no bytes in common.
+            nodes[flush].after = (0..flush as u32).collect();
+            let waits = |node: &Node| node.after.iter().any(|&after| after >= flush as u32);
+            nodes[flush + 1..].iter_mut().filter(|node| !waits(node)).for_each(|node| node.after.push(flush as u32));
+        }
         let mut edges: usize = nodes.iter().map(|node| node.after.len()).sum();
         for (index, step) in self.job.steps.iter().enumerate().filter(|(_, step)| !step.after.is_empty()) {
             let after = &mut nodes[steps[index] as usize].after;
@@ -95,6 +110,10 @@ impl Draft<'_> {
                 cmds.push(Cmd::Fill { dst, pattern: Word::Var(poisoned.var) });
             }
         }
+        cmds.extend(self.flush.as_ref().map(|flush| Cmd::Fill {
+            dst: slice(Home { memory: flush.memory, offset: 0 }, flush.bytes),
+            pattern: Word::Const(FLUSH_WORD.into()),
+        }));
         let mut steps = Vec::with_capacity(self.job.steps.len());
         let mut staged = self.staged.as_slice();
         for (index, step) in self.job.steps.iter().enumerate() {
