@@ -113,3 +113,58 @@ fn steps(text: &mut String, report: &Report) {
         let _ = writeln!(text, "  {step:<first$}  {mean:>second$}  {min:>third$}  {share:>fourth$}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::{StepTime, Times, Verdict};
+
+    fn report(rates: Rates) -> Report {
+        let round = Spread { of: TimeOf::Steps, rounds: 100, total: 1000, mean: 10.0, min: 8.0, median: 9.0, rel_error: Some(0.0123) };
+        let step = |step: &str, turns, share| StepTime { step: step.into(), turns, mean: 10.0, min: 8, share };
+        Report {
+            times: Times { total: 1_000_000, rounds: 100, round: Some(round), device: Some(2000), ..Times::default() },
+            steps: vec![step("before the steps", 1, 0.001), step("saxpy", 3, 0.5)],
+            rates: Some(rates),
+            ..Report::empty("job", Verdict::Pass)
+        }
+    }
+
+    fn text(report: &Report) -> String {
+        let mut text = String::new();
+        told(&mut text, report, true);
+        text
+    }
+
+    #[test]
+    fn times_are_told_with_what_they_are_of() {
+        let rates = Rates { bytes_per_ns: Some(123.4), of_peak_bytes: Some(0.456), flops_per_ns: Some(1.25), ..Rates::default() };
+        let mut report = report(rates);
+        assert_eq!(
+            text(&report),
+            "  20 ns a round by the device's clock\n\
+            \x20 mean 10 ns, min 8 ns, median 9 ns of the steps by the device's clock, over 100 rounds, error of the mean 1.23 %\n\
+            \x20 123 GB/s (46 % of its memory's peak), 1.25 GFLOP/s\n\
+            \x20 a round, by the device's clock   mean   min   share\n\
+            \x20 before the steps                10 ns  8 ns  0.10 %\n\
+            \x20 saxpy x3                        10 ns  8 ns    50 %\n"
+        );
+        assert_eq!(of_round(&report).as_deref(), Some("10.00 us"));
+        // What a cold round takes on the whole is mostly the flush.
+        report.cold = true;
+        assert!(!text(&report).contains("a round by the device's clock"));
+        assert_eq!(of_round(&report).as_deref(), Some("10 ns"));
+        (report.times.round, report.times.device) = (None, None);
+        assert!(text(&report).contains("is not known: the device has no clock for its steps"));
+        assert_eq!(of_round(&report), None);
+    }
+
+    #[test]
+    fn an_impossible_time_is_told_loudly() {
+        let possible = report(Rates::default());
+        assert!(!is_impossible(&possible) && !text(&possible).contains("IMPOSSIBLE"));
+        let report = report(Rates { impossible: vec!["so much".into()], ..Rates::default() });
+        assert!(is_impossible(&report));
+        assert!(text(&report).contains("  IMPOSSIBLE: so much: the time is wrong, or the spec counts more than a round does\n"));
+    }
+}

@@ -1,5 +1,6 @@
 //! What `exec::run` does with a job, in every mode: the same results as an interpreter that allocates everything afresh.
 
+mod bench;
 mod chaos;
 mod faults;
 mod interpreter;
