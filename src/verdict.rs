@@ -271,6 +271,9 @@ pub struct Report {
     pub stopped: Option<Stopped>,
     /// What the kernels printed.
     pub output: String,
+    /// The device was lost: what it was doing then is found by running the job again, step by step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
     /// Of a comparison of two devices: what they are called. The second one's outputs are `got`, the first one's `want`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub between: Option<[String; 2]>,
@@ -307,6 +310,7 @@ impl Report {
             rates: None,
             stopped: None,
             output: String::new(),
+            lost: false,
             between: None,
         }
     }

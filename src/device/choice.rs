@@ -136,21 +136,26 @@ pub struct OpenOptions {
     pub discrete: bool,
     /// What the device's clock is asked for.
     pub clock: Clock,
+    /// Every command is waited for before the next one starts, where an error would not tell which one failed.
+    pub stepwise: bool,
 }
 
 /// What this version of runjob lacks.
 const NOT_IN_THIS_VERSION: &str = "this version of runjob does not have it";
 
-/// What a program without the feature `opencl` lacks.
-#[cfg(not(feature = "opencl"))]
-const BUILT_WITHOUT: &str = "this program was built without it: build it with the cargo feature `opencl`";
+/// What a program without the feature of a backend lacks.
+#[cfg(not(all(feature = "cuda", feature = "opencl")))]
+fn built_without(feature: &str) -> OpenError {
+    OpenError::Absent(format!("this program was built without it: build it with the cargo feature `{feature}`"))
+}
 
 /// Whether this program has a backend, be its devices there or not.
 pub fn has(backend: Backend) -> bool {
     match backend {
         Backend::Cpu => true,
         Backend::Opencl => cfg!(feature = "opencl"),
-        Backend::Wgpu | Backend::Cuda => false,
+        Backend::Cuda => cfg!(feature = "cuda"),
+        Backend::Wgpu => false,
     }
 }
 
@@ -161,8 +166,12 @@ pub fn list(backend: Backend) -> Result<Vec<Caps>, OpenError> {
         #[cfg(feature = "opencl")]
         Backend::Opencl => super::opencl::list().map_err(absent),
         #[cfg(not(feature = "opencl"))]
-        Backend::Opencl => Err(OpenError::Absent(BUILT_WITHOUT.into())),
-        Backend::Wgpu | Backend::Cuda => Err(OpenError::Absent(NOT_IN_THIS_VERSION.into())),
+        Backend::Opencl => Err(built_without("opencl")),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => super::cuda::list().map_err(absent),
+        #[cfg(not(feature = "cuda"))]
+        Backend::Cuda => Err(built_without("cuda")),
+        Backend::Wgpu => Err(OpenError::Absent(NOT_IN_THIS_VERSION.into())),
     }
 }
 
@@ -170,7 +179,7 @@ pub fn list(backend: Backend) -> Result<Vec<Caps>, OpenError> {
 pub fn open(choice: &Choice, options: OpenOptions) -> Result<Box<dyn Device>, OpenError> {
     match choice.backend {
         Backend::Cpu => {
-            let OpenOptions { threads, at_node, discrete, clock } = options;
+            let OpenOptions { threads, at_node, discrete, clock, .. } = options;
             let device = cpu::open(CpuOptions { threads, at_node, discrete, clock, ..CpuOptions::default() })?;
             choice.find(std::slice::from_ref(device.caps())).map_err(OpenError::Absent)?;
             Ok(Box::new(device))
@@ -183,6 +192,13 @@ pub fn open(choice: &Choice, options: OpenOptions) -> Result<Box<dyn Device>, Op
                 opencl::open(index, OpenclOptions { clock: options.clock, discrete: options.discrete, ..OpenclOptions::default() })?;
             Ok(Box::new(device))
         }
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => {
+            use super::cuda::{self, CudaOptions};
+            let index = choice.find(&cuda::list().map_err(absent)?).map_err(OpenError::Absent)?;
+            let device = cuda::open(index, CudaOptions { clock: options.clock, stepwise: options.stepwise, ..CudaOptions::default() })?;
+            Ok(Box::new(device))
+        }
         backend => Err(match list(backend) {
             Err(error) => OpenError::Absent(format!("`{}`: {error}", backend.name())),
             Ok(_) => OpenError::Absent(format!("devices of `{}` are listed, but cannot be opened", backend.name())),
@@ -191,7 +207,7 @@ pub fn open(choice: &Choice, options: OpenOptions) -> Result<Box<dyn Device>, Op
 }
 
 /// A backend that cannot list its devices has none.
-#[cfg(feature = "opencl")]
+#[cfg(any(feature = "cuda", feature = "opencl"))]
 fn absent(error: DeviceError) -> OpenError {
     match error {
         DeviceError::Unsupported(reason) => OpenError::Absent(reason),
@@ -257,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_this_version_lacks_is_absent() {
-        for backend in [Backend::Wgpu, Backend::Cuda] {
+        for backend in [Backend::Wgpu] {
             assert!(!has(backend));
             let Err(OpenError::Absent(why)) = open(&Choice::first(backend), OpenOptions::default()) else { panic!("{backend:?}") };
             assert!(why.contains(backend.name()) && why.contains("does not have it"), "{why}");

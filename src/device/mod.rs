@@ -20,11 +20,16 @@ pub mod choice;
 pub(crate) mod conformance;
 mod contract;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod near;
 pub mod null;
 #[cfg(feature = "opencl")]
 pub mod opencl;
 mod pages;
+#[cfg(any(feature = "cuda", feature = "opencl"))]
+mod pieces;
+mod store;
 mod text;
 pub mod trace;
 
@@ -239,6 +244,8 @@ pub struct KernelSource {
     pub flags: Vec<String>,
     /// Folders for `#include`.
     pub include: Vec<PathBuf>,
+    /// Pointers that the kernel takes behind `params`, which are null: those that a compiler added.
+    pub hidden: u32,
 }
 
 /// What a kernel is made of.
@@ -338,9 +345,9 @@ pub enum DeviceError {
     /// A call failed; `node` is the index in the list that was running.
     #[error("{call} failed: {message}")]
     Failed { node: Option<u32>, call: &'static str, message: String },
-    /// Nothing can be done with this device any more.
-    #[error("the device is lost: {0}")]
-    Lost(String),
+    /// Nothing can be done with this device any more; `node` is the index in the list that was running, where it is known.
+    #[error("the device is lost: {message}")]
+    Lost { node: Option<u32>, message: String },
 }
 
 pub type Result<T> = std::result::Result<T, DeviceError>;

@@ -308,6 +308,7 @@ impl Executor<'_> {
             rates: measured.rates,
             stopped: measured.stopped,
             output: String::new(),
+            lost: matches!(stop, Some(Stop::Device(DeviceError::Lost { .. }))),
             between: None,
         };
         events(Event::Done(Box::new(report)));

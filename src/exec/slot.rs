@@ -207,14 +207,13 @@ impl Slot {
 
     /// The error of the round in the slot with the step that failed, where the device tells the node.
     pub fn located(&self, job: &Job, plan: &Plan, error: DeviceError) -> DeviceError {
-        match error {
-            DeviceError::Failed { node: Some(node), call, message } => {
-                let nodes = plan.graphs.get(plan.graph(self.set, self.mode)).map_or(0, Vec::len);
-                let place = plan.at_node(job, self.mode, nodes, node as usize);
-                DeviceError::Failed { node: Some(node), call, message: format!("{message}; {place}") }
-            }
-            other => other,
+        let mut error = error;
+        if let DeviceError::Failed { node: Some(node), message, .. } | DeviceError::Lost { node: Some(node), message } = &mut error {
+            let nodes = plan.graphs.get(plan.graph(self.set, self.mode)).map_or(0, Vec::len);
+            let place = plan.at_node(job, self.mode, nodes, *node as usize);
+            message.push_str(&format!("; {place}"));
         }
+        error
     }
 
     /// Waits for the round.

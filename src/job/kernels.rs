@@ -112,6 +112,7 @@ impl Resolver<'_> {
                 defines: defines?,
                 flags,
                 include: include?,
+                hidden: 0,
             })
         })();
         Some(Kernel {

@@ -52,6 +52,8 @@ pub struct Request {
     pub discrete: bool,
     /// What the device's clock is asked for.
     pub device_times: Clock,
+    /// Every command is waited for before the next one starts, so that an error tells which one failed.
+    pub stepwise: bool,
     /// A folder for the tensors of failing rounds.
     pub dump: Option<PathBuf>,
     /// Diagnostics with terminal colours.
@@ -78,6 +80,7 @@ impl Request {
             chaos: None,
             discrete: false,
             device_times: Clock::Off,
+            stepwise: false,
             dump: None,
             coloured: false,
         }
@@ -270,7 +273,7 @@ pub fn open(
     first: usize,
 ) -> Result<Trace, OpenError> {
     let at_node = progress.map(|progress| (first..exec::MOST_LANES).map(|lane| &progress.lane(lane).node).collect()).unwrap_or_default();
-    let options = OpenOptions { threads: request.threads, at_node, discrete: request.discrete, clock };
+    let options = OpenOptions { threads: request.threads, at_node, discrete: request.discrete, clock, stepwise: request.stepwise };
     let mut device: Box<dyn Device> = choice::open(device, options)?;
     if let Some(seed) = request.chaos {
         device = Box::new(Chaos::new(device, ChaosOptions { seed, fail: None }));

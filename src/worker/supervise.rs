@@ -47,10 +47,44 @@ pub enum Outcome {
     Ended { diagnostics: String, reports: Vec<Report>, jobs: usize },
 }
 
-/// Runs a request in a worker process.
+/// A watcher that sees nothing, and stops when another one does.
+struct Quiet<'a>(&'a dyn Watcher);
+
+impl Watcher for Quiet<'_> {
+    fn stops_asked(&self) -> u32 {
+        self.0.stops_asked()
+    }
+}
+
+/// Runs a request in a worker process. Where a device was lost, the job is run again in another, step by step, to tell what
+/// the device was doing.
 ///
 /// `program` is this program: it is started again as `program worker --request ... --page ... --parent ...`.
 pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn Watcher) -> Outcome {
+    let mut outcome = once(request, program, watcher);
+    let Outcome::Ended { reports, .. } = &mut outcome else { return outcome };
+    if request.stepwise || watcher.stops_asked() > 0 || !reports.iter().any(|report| report.lost) {
+        return outcome;
+    }
+    let again = Request { stepwise: true, dump: None, slots: Some(1), lanes: Some(1), ..request.clone() };
+    let stepwise = match once(&again, program, &mut Quiet(watcher)) {
+        Outcome::Ended { reports, .. } => reports,
+        Outcome::Invalid { .. } | Outcome::Unselected { .. } => Vec::new(),
+    };
+    for report in reports.iter_mut().filter(|report| report.lost) {
+        let told = match stepwise.iter().find(|other| other.job == report.job) {
+            Some(Report { lost: true, reason: Some(reason), .. }) => format!("run again step by step: {reason}"),
+            Some(Report { verdict: Verdict::Interrupted, .. }) | None => continue,
+            Some(_) => "run again step by step, it did not happen".to_string(),
+        };
+        let reason = report.reason.get_or_insert_default();
+        reason.push_str(if reason.is_empty() { "" } else { "\n" });
+        reason.push_str(&told);
+    }
+    outcome
+}
+
+fn once(request: &Request, program: &std::path::Path, watcher: &mut dyn Watcher) -> Outcome {
     let name = request.spec.display().to_string();
     let failed = |message: String| Outcome::Ended {
         diagnostics: String::new(),

@@ -106,15 +106,15 @@ fn nan_on_both_devices_is_no_agreement_unless_the_check_says_so() {
 fn an_absent_device_is_skipped_with_its_pairs() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    spec(folder, "absent", "[\"cpu\", \"cuda\"]", "2 * x[i]", "");
+    spec(folder, "absent", "[\"cpu\", \"wgpu\"]", "2 * x[i]", "");
     let (code, printed) = run(folder, &["absent.toml"]);
     assert_eq!(code, Some(0), "{printed}");
-    assert!(printed.contains("pass absent [cpu]: 20 rounds") && printed.contains("skip absent [cuda]: 0 of 20 rounds"), "{printed}");
-    assert!(printed.contains("skip absent [cpu ~ cuda]: 0 of 20 rounds compared"), "{printed}");
-    assert!(printed.contains("not compared: `cuda`: "), "{printed}");
-    let (code, printed) = run(folder, &["absent.toml", "--require", "cuda"]);
+    assert!(printed.contains("pass absent [cpu]: 20 rounds") && printed.contains("skip absent [wgpu]: 0 of 20 rounds"), "{printed}");
+    assert!(printed.contains("skip absent [cpu ~ wgpu]: 0 of 20 rounds compared"), "{printed}");
+    assert!(printed.contains("not compared: `wgpu`: "), "{printed}");
+    let (code, printed) = run(folder, &["absent.toml", "--require", "wgpu"]);
     assert_eq!(code, Some(3), "{printed}");
-    assert!(printed.contains("error absent [cuda]") && printed.contains("pass absent [cpu]"), "{printed}");
+    assert!(printed.contains("error absent [wgpu]") && printed.contains("pass absent [cpu]"), "{printed}");
 }
 
 #[test]

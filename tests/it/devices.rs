@@ -46,12 +46,12 @@ const BOTH: &str = "{ cpu = \"twice.c\", opencl = \"twice.cl\" }";
 fn an_absent_device_is_a_skip_and_an_error_where_it_is_required() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    spec(folder, "cuda", "", "{ cpu = \"twice.c\", cuda = \"twice.c\" }", "");
+    spec(folder, "wgpu", "", "{ cpu = \"twice.c\", wgpu = \"twice.c\" }", "");
     spec(folder, "named", "devices = [\"cpu:no such processor\"]", "\"twice.c\"", "");
     spec(folder, "matched", "", "\"twice.c\"", "[device]\nmatch = \"no such processor\"\n");
     for (args, says) in [
-        (&["cuda.toml", "--device", "cuda"][..], "`cuda`: this version of runjob does not have it"),
-        (&["cuda.toml", "--device", "cpu:7"], "there is no device cpu:7; there are: cpu:0 `"),
+        (&["wgpu.toml", "--device", "wgpu"][..], "`wgpu`: this version of runjob does not have it"),
+        (&["wgpu.toml", "--device", "cpu:7"], "there is no device cpu:7; there are: cpu:0 `"),
         (&["named.toml"], "no cpu device has `no such processor` in its name; there are: cpu:0 `"),
         (&["matched.toml"], "no cpu device has `no such processor` in its name"),
         (&["matched.toml", "--in-process"], "no cpu device has `no such processor` in its name"),
@@ -59,17 +59,17 @@ fn an_absent_device_is_a_skip_and_an_error_where_it_is_required() {
         let (code, printed) = run(folder, args);
         assert_eq!(code, Some(0), "{printed}");
         assert!(printed.starts_with("skip ") && printed.contains(says) && printed.contains("0 of 3 rounds"), "{printed}");
-        let (code, printed) = run(folder, &[args, &["--require", "cpu,cuda"]].concat());
+        let (code, printed) = run(folder, &[args, &["--require", "cpu,wgpu"]].concat());
         assert_eq!(code, Some(3), "{printed}");
         assert!(printed.starts_with("error ") && printed.contains("is required: ") && printed.contains(says), "{printed}");
     }
     let output = runjob().env("RUNJOB_REQUIRE", "cpu").current_dir(folder).arg("named.toml").output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
-    let output = runjob().env("RUNJOB_REQUIRE", "abacus").current_dir(folder).arg("cuda.toml").output().unwrap();
+    let output = runjob().env("RUNJOB_REQUIRE", "abacus").current_dir(folder).arg("wgpu.toml").output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     assert!(text(&output).contains("RUNJOB_REQUIRE asks for `abacus`"), "{}", text(&output));
     // Skips are counted.
-    let (code, printed) = run(folder, &["cuda.toml", "named.toml"]);
+    let (code, printed) = run(folder, &["wgpu.toml", "named.toml"]);
     assert_eq!(code, Some(0), "{printed}");
     assert!(printed.contains("2 jobs: 1 pass, 1 skip"), "{printed}");
 }

@@ -66,6 +66,7 @@ pub(crate) fn source(probe: Probe, code: Code) -> KernelSource {
         defines,
         flags,
         include,
+        hidden: 0,
     }
 }
 
@@ -369,8 +370,10 @@ fn nodes_are_timed_in_list_order(bench: &mut Bench<'_>) {
         let kept = bench.device.node_times(first, &mut times).unwrap();
         assert_eq!(times.len(), if kept { 3 } else { 0 }, "{queue:?}");
         if kept {
-            let all: Duration = times.iter().flatten().sum();
-            assert!(bench.device.elapsed(first).unwrap().is_none_or(|elapsed| elapsed >= all), "{queue:?}: {times:?}");
+            // Nodes may run side by side; clocks are read in steps of less than a microsecond.
+            let longest = times.iter().flatten().max().copied().unwrap_or_default();
+            let elapsed = bench.device.elapsed(first).unwrap().unwrap_or(Duration::MAX);
+            assert!(elapsed.saturating_add(Duration::from_micros(1)) >= longest, "{queue:?}: {elapsed:?} {times:?}");
         }
         let second = bench.device.replay(queue, &[], one, &[]).unwrap();
         bench.device.wait(second).unwrap();

@@ -38,6 +38,7 @@ fn kernel(block: [u32; 3]) -> KernelSource {
         defines: Vec::new(),
         flags: Vec::new(),
         include: Vec::new(),
+        hidden: 0,
     }
 }
 

@@ -6,13 +6,15 @@
 //! that cannot be written to is replaced by one of this process's own.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use tempfile::TempDir;
+
+use crate::device::store::{self, write_atomically};
 
 /// Changes when the meaning of what is stored changes.
 const VERSION: &str = "1";
@@ -30,12 +32,7 @@ pub(super) struct Cache {
 impl Cache {
     /// The cache in `dir`; without one in `$RUNJOB_CACHE`, `$XDG_CACHE_HOME/runjob` or `~/.cache/runjob`.
     pub fn open(dir: Option<PathBuf>) -> Cache {
-        let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let root = dir
-            .or_else(|| var("RUNJOB_CACHE"))
-            .or_else(|| var("XDG_CACHE_HOME").map(|folder| folder.join("runjob")))
-            .or_else(|| var("HOME").map(|folder| folder.join(".cache").join("runjob")))
-            .map(|root| std::path::absolute(&root).unwrap_or(root).join(format!("cpu-{VERSION}")));
+        let root = store::folder(dir).map(|folder| folder.join(format!("cpu-{VERSION}")));
         Cache { root, fallback: OnceLock::new(), compiles: AtomicU64::new(0), hits: AtomicU64::new(0) }
     }
 
@@ -128,16 +125,6 @@ impl Cache {
             let _ = write_atomically(&folder.join(name), text.as_bytes());
         }
     }
-}
-
-/// Makes the folder of `path` and puts a file of these contents there, whole or not at all.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new().prefix("new-").tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|e| e.error)?;
-    Ok(())
 }
 
 /// The key together with the names and contents of the headers; `None` if one cannot be read.

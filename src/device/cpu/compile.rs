@@ -10,11 +10,12 @@ use std::time::SystemTime;
 
 use tempfile::TempDir;
 
-use super::cache::{Cache, listed_files, write_atomically};
+use super::cache::{Cache, listed_files};
 use super::explain::{clean, explain};
 use super::run::run;
 use super::shim::{HEADER, SourceText, Unit};
 use super::tools::Compiler;
+use crate::device::store::write_atomically;
 use crate::device::{DeviceError, KernelSource, Result};
 use crate::tensor::Lang;
 

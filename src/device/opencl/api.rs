@@ -168,7 +168,7 @@ impl Failure {
     pub fn at(self, node: Option<u32>) -> DeviceError {
         let message = words(self.code);
         if self.is_loss() {
-            return DeviceError::Lost(format!("{}: {message}", self.call));
+            return DeviceError::Lost { node, message: format!("{}: {message}", self.call) };
         }
         DeviceError::Failed { node, call: self.call, message }
     }

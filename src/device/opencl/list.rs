@@ -13,7 +13,8 @@ use super::command_buffer::Recorder;
 use super::kernel::{Loaded, Passed};
 use super::memory::{Held, Memory};
 use super::object::{Buffer, Event, Object, Queue};
-use super::op::{Kept, Launch, MOST_IN_GRID, Op, Problem, Set, Value, pieces, write};
+use super::op::{Kept, Launch, MOST_IN_GRID, Op, Problem, Set, Value, write};
+use crate::device::pieces::pieces;
 use crate::device::{Arg, Cmd, DeviceError, Kernel as KernelId, Node, Place, Result, Slice, Word};
 use crate::tensor::Access;
 

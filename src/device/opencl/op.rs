@@ -10,7 +10,7 @@ use super::api::{Called, Failure, cl};
 use super::command_buffer::CommandBuffer;
 use super::kernel::Loaded;
 use super::object::{Kernel, Object};
-use crate::device::contract::period;
+use crate::device::pieces::{pieces, turned};
 use crate::device::{DeviceError, Word};
 use crate::tensor::Dtype;
 
@@ -128,25 +128,6 @@ impl Set {
     }
 }
 
-/// The fills that a fill is made of: where each starts, how long it is and how many bytes its pattern has. A driver's
-/// fill starts and ends at multiples of its pattern; what is cut off is a fill of its own.
-///
-/// `None`: the word does not repeat where the fill starts.
-pub(super) fn pieces(at: usize, len: usize, word: u32) -> Option<[(usize, usize, usize); 3]> {
-    let size = [4, 2, 1].into_iter().find(|size| at.is_multiple_of(*size)).unwrap_or(1);
-    if (size as u64) < period(word) {
-        return None;
-    }
-    let whole = len / size * size;
-    let two = if size == 4 && len - whole >= 2 { 2 } else { 0 };
-    Some([(at, whole, size), (at + whole, two, 2), (at + whole + two, len - whole - two, 1)])
-}
-
-/// The word as it is so many bytes after the start of a fill.
-fn turned(word: u32, bytes: usize) -> u32 {
-    word.rotate_right(8 * (bytes % 4) as u32)
-}
-
 fn value(word: Word, vars: &[u64]) -> u64 {
     match word {
         Word::Const(value) => value,
@@ -243,13 +224,13 @@ impl Op {
         // Of several commands that one call enqueues it is not known which one failed.
         if let Op::Recorded(buffer) = self {
             let mut error = failure.at(None);
-            if let DeviceError::Failed { message, .. } | DeviceError::Lost(message) = &mut error {
+            if let DeviceError::Failed { message, .. } | DeviceError::Lost { message, .. } = &mut error {
                 message.push_str(&format!(", enqueuing {} commands at once", buffer.len));
             }
             return error;
         }
         let mut error = failure.at(Some(node));
-        if let (DeviceError::Failed { message, .. } | DeviceError::Lost(message), Op::Launch(launch)) = (&mut error, self) {
+        if let (DeviceError::Failed { message, .. } | DeviceError::Lost { message, .. }, Op::Launch(launch)) = (&mut error, self) {
             message.push_str(&format!(", launching kernel `{}` in blocks of {:?}", launch.name.source.name, launch.name.source.block));
         }
         error
@@ -293,17 +274,6 @@ impl Launch {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fills_are_whole_patterns() {
-        assert_eq!(pieces(0, 16, 0x7fc0_0001), Some([(0, 16, 4), (16, 0, 2), (16, 0, 1)]));
-        assert_eq!(pieces(4, 7, 0xdead_beef), Some([(4, 4, 4), (8, 2, 2), (10, 1, 1)]));
-        assert_eq!(pieces(4, 1, 0xdead_beef), Some([(4, 0, 4), (4, 0, 2), (4, 1, 1)]));
-        assert_eq!(pieces(6, 10, 0xabcd_abcd), Some([(6, 10, 2), (16, 0, 2), (16, 0, 1)]));
-        assert_eq!(pieces(3, 5, 0x7777_7777), Some([(3, 5, 1), (8, 0, 2), (8, 0, 1)]));
-        assert_eq!(pieces(3, 5, 0xabcd_abcd), None);
-        assert_eq!(pieces(2, 8, 0xdead_beef), None);
-    }
 
     #[test]
     fn values_go_where_they_belong() {

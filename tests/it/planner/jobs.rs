@@ -160,6 +160,7 @@ pub fn kernel(name: &str, code: Builtin, params: Vec<Param>, block: [u32; 3]) ->
         defines: Vec::new(),
         flags: Vec::new(),
         include: Vec::new(),
+        hidden: 0,
     }
 }
 

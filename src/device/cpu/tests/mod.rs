@@ -62,6 +62,7 @@ fn source(entry: &str, params: &[&str], code: Code) -> KernelSource {
         defines: Vec::new(),
         flags: Vec::new(),
         include: Vec::new(),
+        hidden: 0,
     }
 }
 
