@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 
 use super::names::Resolver;
 use super::places::Places;
+use super::source::is_built_for_cuda;
 use super::types::{rust_spelling, spelling};
 use crate::device::cpu::is_keyword;
 use crate::device::{Code, KernelSource};
@@ -24,6 +25,26 @@ pub(super) struct Kernel {
     pub has_block: bool,
     /// All steps that launch it are kept to other backends, and no check is about its build: nothing but its parameters is looked at.
     pub elsewhere: bool,
+}
+
+/// Threads per block; `None` where a kernel names none.
+pub(super) type Block = Option<[u32; 3]>;
+
+/// Whether a text can be a symbol: a word of C, with `$` in it where PTX has it.
+fn is_symbol(text: &str, dollar: bool) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || dollar && c == '$';
+    !text.is_empty() && text.chars().all(fits) && !text.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// Whether a text can name a function in C++: `scale`, `ns::scale<float, 4>`. What it names is the compiler's to say.
+fn is_name_expression(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_:<>,*&()[]+-'. ".contains(c);
+    let starts = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
+    let depth = text.chars().filter(|c| "<([".contains(*c)).count() == text.chars().filter(|c| ">)]".contains(*c)).count();
+    let ends = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '>';
+    // Two words without a bracket between them are a name with its type, or two names.
+    let words = text.split(['<', '(']).next().is_some_and(|name| !name.trim_end().contains(' '));
+    text.starts_with(starts) && text.ends_with(ends) && text.chars().all(fits) && depth && words
 }
 
 impl Resolver<'_> {
@@ -83,11 +104,15 @@ impl Resolver<'_> {
             None => Some(0),
             Some(shared) => self.int_within(&at.to("shared"), shared, "`shared` in bytes", 0, 1 << 32),
         };
-        let block = self.block(&at.to("block"), kernel);
+        let mut block = self.block(&at.to("block"), kernel);
         let code = self.code(at, name, kernel);
+        let launch = self.triton(at, kernel, code.as_ref());
         let rust = code.as_ref().is_some_and(Code::is_rust);
         let defines = self.defines(&at.to("defines"), kernel, rust);
-        let entry = self.entry(at, name, kernel);
+        let entry = match &launch {
+            Some(Some(launch)) => Some(launch.entry.clone()),
+            _ => self.entry(at, name, kernel, code.as_ref()),
+        };
         let include = self.include(&at.to("include"), kernel);
         let flags = match &kernel.flags {
             None => Vec::new(),
@@ -98,6 +123,15 @@ impl Resolver<'_> {
             return None;
         }
         let (params, local_lens) = params?;
+        let mut shared = shared;
+        let hidden = match launch {
+            Some(Some(launch)) => {
+                let agrees = self.agrees_with_triton(at, kernel, &launch, &params, block?, shared?);
+                (block, shared) = (Some(Some([launch.threads, 1, 1])), Some(launch.shared));
+                agrees.then_some(launch.hidden)
+            }
+            launch => launch.map(|_| 0),
+        };
         let damaged = self.loaded.is_damaged(at);
         let source = (|| {
             Some(KernelSource {
@@ -112,11 +146,12 @@ impl Resolver<'_> {
                 defines: defines?,
                 flags,
                 include: include?,
-                hidden: 0,
+                hidden: hidden?,
             })
         })();
         Some(Kernel {
-            has_block: block != Some(None) || self.loaded.lacks(&at.to("block")),
+            // Where the metadata cannot be read, its mistake is reported alone.
+            has_block: block != Some(None) || hidden.is_none() || self.loaded.lacks(&at.to("block")),
             block: block.flatten().unwrap_or([1; 3]),
             source: source.filter(|_| !damaged),
             elsewhere: false,
@@ -125,17 +160,25 @@ impl Resolver<'_> {
     }
 
     /// The function's name in the source.
-    fn entry(&self, at: &Place, name: &str, kernel: &spec::Kernel) -> Option<String> {
+    fn entry(&self, at: &Place, name: &str, kernel: &spec::Kernel, code: Option<&Code>) -> Option<String> {
         let (at, entry) = match &kernel.entry {
             Some(entry) => self.pick(&at.to("entry"), entry)?,
             None => (at.key(), &name.to_string()),
         };
-        let plain = entry.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !entry.starts_with(|c: char| c.is_ascii_digit());
-        if entry.is_empty() || !plain {
-            self.report(
-                Diagnostic::error("bad-name", at, format!("`{entry}` is not a function's name"))
-                    .help("write the function's name alone, as it stands in the source"),
-            );
+        let built = code.is_some_and(is_built_for_cuda);
+        let is_entry = match self.backend {
+            Backend::Cuda if !built => is_name_expression(entry),
+            _ => is_symbol(entry, built),
+        };
+        if !is_entry {
+            let help = match self.backend {
+                Backend::Cuda if built => {
+                    "write the symbol as the file has it; of a C++ function it is the mangled name, such as `_Z5scalePf`"
+                }
+                Backend::Cuda => "write the function's name, or that of an instance of a template, such as `scale<float, 4>`",
+                _ => "write the function's name alone, as it stands in the source",
+            };
+            self.report(Diagnostic::error("bad-name", at, format!("`{entry}` is not a function's name")).help(help));
             return None;
         }
         if self.backend == Backend::Cpu && is_keyword(entry) {
@@ -247,7 +290,7 @@ impl Resolver<'_> {
     }
 
     /// Threads per block; `Some(None)` where the kernel has no block.
-    fn block(&self, at: &Place, kernel: &spec::Kernel) -> Option<Option<[u32; 3]>> {
+    fn block(&self, at: &Place, kernel: &spec::Kernel) -> Option<Block> {
         let Some(block) = &kernel.block else { return Some(None) };
         let (at, dims) = self.pick(at, block)?;
         if dims.len() > 3 {

@@ -22,6 +22,7 @@ mod spacing;
 mod steps;
 mod tensors;
 mod tolerances;
+mod triton;
 mod types;
 mod unroll;
 mod unused;

@@ -22,8 +22,8 @@ const LIMITS: &[Limit] = &[
     ("largest_alloc", |caps| caps.largest_alloc, "512MiB"),
 ];
 
-/// Names of versions that backends are known to have.
-const VERSIONS: &[&str] = &["opencl", "opencl_c"];
+/// Names of versions that backends are known to have, and an example of each: `cuda` is the driver's, `sm` the compute capability.
+const VERSIONS: &[(&str, &str)] = &[("opencl", "1.2"), ("opencl_c", "1.2"), ("cuda", "12.4"), ("sm", "9.0")];
 
 /// What a limit must at least be: a whole number, or of those in bytes one with a unit.
 fn least(limit: &Limit, value: &str) -> Option<u64> {
@@ -107,10 +107,14 @@ impl Resolver<'_> {
             );
             return None;
         }
-        if let (true, None) = (VERSIONS.contains(&what), value) {
+        let version = VERSIONS.iter().find(|(name, _)| *name == what);
+        // Compute capability 9.0 is also called 90: taken for a version, no device would have it.
+        let one_number = what == "sm" && value.is_some_and(|value| !value.contains('.'));
+        if let Some((_, example)) = version.filter(|_| value.is_none() || one_number) {
+            let rule = if one_number { "in two numbers" } else { "it is at least another" };
             self.report(
-                Diagnostic::error("bad-requirement", at.clone(), format!("`{what}` is a version, it is at least another"))
-                    .help(format!("write \"{what} >= 1.2\"")),
+                Diagnostic::error("bad-requirement", at.clone(), format!("`{what}` is a version, {rule}"))
+                    .help(format!("write \"{what} >= {example}\"")),
             );
             return None;
         }
@@ -122,11 +126,11 @@ impl Resolver<'_> {
             );
             return None;
         }
-        let named = LIMITS.iter().map(|l| l.0).chain(VERSIONS.iter().copied());
+        let named = LIMITS.iter().map(|l| l.0).chain(VERSIONS.iter().map(|v| v.0));
         let known: Vec<&str> = Dtype::ALL.iter().map(|d| d.name()).chain(named).collect();
         if !dtype
             && limit.is_none()
-            && !VERSIONS.contains(&what)
+            && version.is_none()
             && let Some(near) = nearest(what, &known)
         {
             self.report(

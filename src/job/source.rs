@@ -1,6 +1,6 @@
 //! A kernel's `source` -> the file or the text that a backend builds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::names::Resolver;
 use crate::device::{Code, Text};
@@ -20,15 +20,27 @@ const SUFFIXES: &[(&str, Backend)] = &[
     ("cl", Backend::Opencl),
     ("wgsl", Backend::Wgpu),
     ("cu", Backend::Cuda),
+    ("ptx", Backend::Cuda),
+    ("cubin", Backend::Cuda),
+    ("fatbin", Backend::Cuda),
 ];
 
 /// What the CPU takes, for messages.
 const FOR_CPU: &str = ".c, .cpp .cc .cxx, .rs, or built .so .dylib";
 
+/// What others take, for messages.
+const FOR_OTHERS: &str = ".cl (opencl), .wgsl (wgpu), .cu .ptx .cubin .fatbin (cuda)";
+
 /// The backend that a source file is for, by its suffix.
 pub(super) fn backend_of(path: &str) -> Option<Backend> {
     let suffix = Path::new(path).extension().and_then(|s| s.to_str()).unwrap_or("");
     SUFFIXES.iter().find(|(s, _)| *s == suffix).map(|(_, of)| *of)
+}
+
+/// Whether a source is PTX, a cubin or several of them: it has been compiled, and its entry is a symbol.
+pub(super) fn is_built_for_cuda(code: &Code) -> bool {
+    let Code::File(path) = code else { return false };
+    path.extension().is_some_and(|suffix| ["ptx", "cubin", "fatbin"].iter().any(|built| suffix == *built))
 }
 
 impl Resolver<'_> {
@@ -80,7 +92,7 @@ impl Resolver<'_> {
             );
             return None;
         }
-        let path = std::path::PathBuf::from(&self.loaded.source.name);
+        let path = PathBuf::from(&self.loaded.source.name);
         Some(Code::Text(Text { line: self.first_line(&at.to("text"), text), text: text.to_string(), lang, path }))
     }
 
@@ -115,10 +127,9 @@ impl Resolver<'_> {
                 return None;
             }
             None if by_suffix => {
-                let others = ".cl (opencl), .wgsl (wgpu), .cu (cuda)";
                 self.report(
                     Diagnostic::error("bad-suffix", at, format!("the suffix of `{path}` does not say which backend it is for"))
-                        .help(format!("known are {FOR_CPU} (cpu), {others}; else write source = {{ {backend} = \"{path}\" }}")),
+                        .help(format!("known are {FOR_CPU} (cpu), {FOR_OTHERS}; else write source = {{ {backend} = \"{path}\" }}")),
                 );
                 return None;
             }
@@ -131,9 +142,14 @@ impl Resolver<'_> {
             }
             _ => {}
         }
+        self.source_file(at, path).map(Code::File)
+    }
+
+    /// The path of a file that a kernel is made of, which must exist.
+    pub(super) fn source_file(&self, at: Place, path: &str) -> Option<PathBuf> {
         let full = self.loaded.folder.join(path);
         if full.is_dir() {
-            self.report(Diagnostic::error("file", at, format!("`{path}` is a folder, not a source file")));
+            self.report(Diagnostic::error("file", at, format!("`{path}` is a folder, not a file")));
             return None;
         }
         if !full.is_file() {
@@ -149,6 +165,6 @@ impl Resolver<'_> {
             self.report(diagnostic);
             return None;
         }
-        Some(Code::File(full))
+        Some(full)
     }
 }

@@ -22,9 +22,10 @@ pub struct Kernel {
     #[schemars(example = &serde_json::json!(["in f32 x", "inout f32 y", "f32 a", "u32 n"]))]
     pub params: Vec<String>,
     /// Where the kernel's source is: a path relative to the spec (its suffix says for which backend: `.c`, `.cpp`, `.rs`,
-    /// `.so`), one per backend, or the text itself: `{ cpu = { text = '''...''' } }`.
+    /// `.so`, `.cl`, `.cu`, `.ptx`, `.cubin`), one per backend, or the text itself: `{ cpu = { text = '''...''' } }`.
     pub source: Option<PerBackend<Source>>,
-    /// The function's name in the source, or the symbol in a built object. Default: the kernel's name.
+    /// The function's name in the source, or the symbol in a built object. In CUDA C++ also an instance of a template, such as
+    /// `scale<float, 4>`. Default: the kernel's name.
     pub entry: Option<PerBackend<String>>,
     /// Threads per block, x first, at most three numbers; `[]` is one thread.
     pub block: Option<PerBackend<Vec<Int>>>,
@@ -41,6 +42,9 @@ pub struct Kernel {
     /// Folders for `#include` of C and C++, relative to the spec.
     #[serde(default)]
     pub include: Vec<String>,
+    /// The metadata that Triton wrote beside a `.cubin` or `.ptx`: a `.json`, relative to the spec. It says the kernel's entry, block
+    /// and shared memory. `params` are those of the Triton function that are no `constexpr`.
+    pub triton: Option<String>,
 }
 
 /// Where a kernel's source is for one backend.

@@ -16,6 +16,18 @@ pub struct Libraries {
     pub selftest: PathBuf,
 }
 
+impl Libraries {
+    /// Compiles a `.cu` file for the simulated driver: to PTX where `to` is a `.ptx` file, and to a cubin otherwise.
+    ///
+    /// *Panics* when the compiler refuses it.
+    #[allow(dead_code, reason = "each kind of test takes what it needs")]
+    pub fn image(&self, from: &Path, to: &Path) {
+        let folder = self.cuda.parent().unwrap();
+        let made = Command::new(&self.selftest).arg("compile").args([folder, from, to]).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+}
+
 const HEADERS: [&str; 6] = ["abi.h", "sim.h", "kernel.h", "nvrtc.h", "cuda_on_host.h", "cuda_math_on_host.h"];
 const DRIVER: [&str; 6] = ["core.cpp", "memory.cpp", "streams.cpp", "graphs.cpp", "modules.cpp", "blocks.cpp"];
 const NVRTC: [&str; 3] = ["nvrtc.cpp", "rewrite.cpp", "messages.cpp"];

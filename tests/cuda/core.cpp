@@ -269,6 +269,7 @@ static void report_leaks(Context *context) {
         note(line);
     }
     for (Exec *exec : all.execs) if (exec->context == context) note("leak: executable graph");
+    for (Graph *graph : all.graphs) if (graph->context == context) note("leak: graph");
     for (Event *event : all.events) if (event->context == context) note("leak: event");
     for (Stream *stream : all.streams) if (stream->context == context && stream != context->null_stream) note("leak: stream");
     for (Module *module : all.modules) if (module->context == context) note("leak: module");
@@ -395,5 +396,4 @@ __attribute__((destructor)) static void at_end() {
     Lock lock(state().lock, std::try_to_lock);
     if (!lock) return;
     for (Context *context : state().contexts) if (context->active) report_leaks(context);
-    for (size_t i = 0; i < state().graphs.size(); ++i) note("leak: graph");
 }

@@ -44,7 +44,7 @@ static CUresult fill_work(Context *context, const CUDA_MEMSET_NODE_PARAMS *param
 API CUresult cuGraphCreate(CUgraph *out, unsigned flags) {
     ENTER_CONTEXT();
     if (!out || flags) return CUDA_ERROR_INVALID_VALUE;
-    *out = new Graph;
+    *out = new Graph{context, {}};
     state().graphs.insert(*out);
     return 0;
 }
@@ -203,6 +203,7 @@ API CUresult cuGraphLaunch(CUgraphExec exec, CUstream handle) {
     work.nodes = exec->nodes;
     work.order = state().random();
     for (const Node &node : *work.nodes) {
+        if (node.work.kind == Work::Kernel && !state().functions.count(node.work.launch.function)) misuse(__func__, "the module of a kernel is unloaded");
         if (node.work.kind != Work::Record) continue;
         if (!state().events.count(node.work.event)) return CUDA_ERROR_INVALID_HANDLE;
         work.points.push_back(std::make_shared<Point>());

@@ -54,7 +54,8 @@ struct Options {
     std::string defines, standard = "gnu++17";
     std::vector<std::string> includes;
     int arch = 75;
-    bool real = false; // sm_, not compute_
+    bool real = false;  // sm_, not compute_
+    bool beside = true; // includes are looked for beside the program
 };
 
 static const char *const accepted[] = {
@@ -65,7 +66,8 @@ static const char *const accepted[] = {
     "--device-as-default-execution-space", "--no-source-include", "-no-source-include", "--time", "-time", "--minimal", "-minimal",
     "--ptxas-options", "-Xptxas", "--split-compile", "--device-int128", "-device-int128", "--extensible-whole-program", "-ewp",
     "--display-error-number", "--no-display-error-number", "-no-err-no", "-err-no", "--builtin-move-forward", "--builtin-initializer-list",
-    "--modify-stack-limit", "--device-float128", "--no-cache", "-no-cache", "--optimization-info", "--version-ident",
+    "--modify-stack-limit", "--device-float128", "--no-cache", "-no-cache", "--optimization-info", "-opt-info", "--version-ident",
+    "--dlink-time-opt", "-dlto",
 };
 
 // The rest of an option that begins with one of two spellings.
@@ -74,15 +76,23 @@ static bool valued(const std::string &option, const char *a, const char *b, std:
         size_t length = strlen(with);
         if (option.compare(0, length, with) != 0) continue;
         value = option.substr(length);
-        value.erase(0, value.find_first_not_of(" ="));
+        value.erase(0, std::min(value.size(), value.find_first_not_of(" =")));
         return true;
     }
     return false;
 }
 
+// Options whose value may be the next one.
+static bool alone(const std::string &option) {
+    static const char *const names[] = {"--gpu-architecture", "-arch", "--define-macro", "-D", "--undefine-macro", "-U", "--include-path", "-I",
+                                        "--pre-include", "-include", "--std", "-std"};
+    return std::any_of(std::begin(names), std::end(names), [&](const char *one) { return option == one; });
+}
+
 static bool read_options(int count, const char *const *given, Options &options, std::string &log) {
     for (int i = 0; i < count; ++i) {
         std::string option = given[i], value;
+        if (alone(option) && i + 1 < count) option += "=" + std::string(given[++i]);
         if (valued(option, "--gpu-architecture", "-arch", value)) {
             options.real = value.compare(0, 3, "sm_") == 0;
             bool known = options.real || value.compare(0, 8, "compute_") == 0;
@@ -101,13 +111,14 @@ static bool read_options(int count, const char *const *given, Options &options, 
         } else if (valued(option, "--pre-include", "-include", value)) {
             options.defines += "#include \"" + value + "\"\n";
         } else if (valued(option, "--std", "-std", value)) {
-            if (value != "c++03" && value != "c++11" && value != "c++14" && value != "c++17" && value != "c++20") {
+            if (value != "c++03" && value != "c++11" && value != "c++14" && value != "c++17" && value != "c++20" && value != "c++23") {
                 log = "nvrtc: error: invalid value for --std (-std)\n";
                 return false;
             }
-            options.standard = value == "c++20" ? "gnu++20" : "gnu++17";
+            options.standard = value == "c++23" ? "gnu++23" : value == "c++20" ? "gnu++20" : "gnu++17";
         } else {
             std::string name = option.substr(0, option.find_first_of("= "));
+            options.beside &= name != "--no-source-include" && name != "-no-source-include";
             bool known = std::any_of(std::begin(accepted), std::end(accepted), [&](const char *one) { return name == one; });
             if (!known) {
                 log = "nvrtc: error: unrecognized option " + option + " found\n";
@@ -218,6 +229,8 @@ static nvrtcResult compile(Program &program, const Options &options) {
     text += "#define __CUDACC_VER_MAJOR__ 13\n#define __CUDACC_VER_MINOR__ 0\n" + options.defines + mark;
     bool written = write_file(main, text + "#line 1 \"" + program.name + "\"\n" + program.source + "\n");
     std::vector<std::string> command = {"c++", "-std=" + options.standard, "-x", "c++", "-nostdinc", "-nostdinc++", "-E", main, "-fno-diagnostics-show-caret"};
+    size_t slash = program.name.rfind('/');
+    if (options.beside && slash != std::string::npos) command.insert(command.end(), {"-iquote", program.name.substr(0, slash + 1)});
     for (const std::string &include : options.includes) command.push_back("-I" + include);
     if (!program.headers.empty()) command.push_back("-I" + folder.path + "/headers");
     mkdir((folder.path + "/headers").c_str(), 0700);

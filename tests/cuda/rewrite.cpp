@@ -101,7 +101,7 @@ Rewritten rewrite(const std::string &source) {
             changes.push_back({tokens[at].begin, tokens[end - 1].end, ""});
             at = end - 1;
         } else if (word == "__global__") {
-            changes.push_back({tokens[at].begin, tokens[at].end, ""});
+            changes.push_back({tokens[at].begin, tokens[at].end, std::string(10, ' ')});
             if (has("template", at)) continue;
             size_t name = at + 1;
             while (name < tokens.size() && tokens[name].kind != ';') {

@@ -1,12 +1,13 @@
 // Drives the simulated driver and NVRTC as a program would: one case per run, named by the first argument; ends with 0
-// where all held. Built with `-ldl`; finds the libraries where the second argument says.
+// where all held. The second argument is the folder of the libraries. `compile FOLDER FROM TO` makes an image of a `.cu`
+// file that the simulated driver loads.
 #include "abi.h"
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
 #include <string>
-#include <unistd.h>
+#include <thread>
 #include <vector>
 
 static void *cuda, *nvrtc;
@@ -182,6 +183,39 @@ static void kernels() {
     }
 }
 
+// Streams of four threads sum at once, in the same static and dynamic shared memory as far as the source says.
+static void at_once() {
+    begin();
+    void *sum = function(load(compile(KERNELS)), "sum");
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([=] {
+            void *own;
+            OK(cu("cuCtxSetCurrent", context));
+            OK(cu("cuStreamCreate", &own, 1u));
+            float *x = host<float>(8192), *out = host<float>(8);
+            u64 dx = memory(32768), dout = memory(32);
+            for (int round = 0; round < 20; ++round) {
+                for (int i = 0; i < 8192; ++i) x[i] = (float)(t + round);
+                void *args[] = {&dx, &dout};
+                OK(cu("cuMemcpyHtoDAsync_v2", dx, (const void *)x, (size_t)32768, own));
+                OK(cu("cuLaunchKernel", sum, 8u, 1u, 1u, 1024u, 1u, 1u, 4096u, own, (void **)args, (void **)nullptr));
+                OK(cu("cuMemcpyDtoHAsync_v2", (void *)out, dout, (size_t)32, own));
+                OK(cu("cuStreamSynchronize", own));
+                for (int i = 0; i < 8; ++i) HOLDS(out[i] == (float)(t + round) * 1024);
+            }
+            OK(cu("cuStreamDestroy_v2", own));
+            OK(cu("cuMemFree_v2", dx));
+            OK(cu("cuMemFree_v2", dout));
+            OK(cu("cuMemFreeHost", (void *)x));
+            OK(cu("cuMemFreeHost", (void *)out));
+        });
+    }
+    for (auto &thread : threads) thread.join();
+    OK(cu("cuStreamDestroy_v2", stream));
+    OK(cu("cuDevicePrimaryCtxRelease_v2", 0));
+}
+
 static CUDA_MEMCPY3D copy_of(unsigned to_type, u64 to, unsigned from_type, u64 from, size_t bytes) {
     CUDA_MEMCPY3D c{};
     c.srcMemoryType = from_type, c.dstMemoryType = to_type;
@@ -320,6 +354,7 @@ static void errors() {
     const char *wrong = "\n#line 7 \"k.cu\"\n__global__ void k(float *x) {\n  x[0] = foo;\n}\n";
     OK(rtc("nvrtcCreateProgram", &program, wrong, "k.cu", 0, (const char **)nullptr, (const char **)nullptr));
     IS(6, rtc("nvrtcCompileProgram", program, 0, (const char **)nullptr));
+    HOLDS(log_of(program).find("    x[0] = foo;\n           ^\n") != std::string::npos);
     HOLDS(log_of(program).find("k.cu(8): error: identifier \"foo\" is undefined\n") == 0);
     HOLDS(log_of(program).find("1 error detected in the compilation of \"k.cu\".\n") != std::string::npos);
     const char *unknown[] = {"--foo"};
@@ -335,14 +370,32 @@ static void errors() {
     sticky("past_shared", 700, 4);
 }
 
+// Compiles a file to a cubin, or to PTX where the other's name says so.
+static void compile_file(const char *from, const std::string &to) {
+    std::string source, image;
+    char part[4096];
+    FILE *in = fopen(from, "rb"), *out = fopen(to.c_str(), "wb");
+    HOLDS(in && out);
+    for (size_t n; (n = fread(part, 1, sizeof part, in)) > 0;) source.append(part, n);
+    bool ptx = to.size() > 4 && to.substr(to.size() - 4) == ".ptx";
+    image = compile(source.c_str(), ptx ? "PTX" : "CUBIN");
+    if (ptx) image.pop_back();
+    HOLDS(fwrite(image.data(), 1, image.size(), out) == image.size() && fclose(out) == 0);
+    fclose(in);
+}
+
 int main(int count, char **args) {
-    HOLDS(count == 3);
+    HOLDS(count == 3 || count == 5);
     std::string which = args[1], folder = args[2];
     cuda = dlopen((folder + "/libcuda.so").c_str(), RTLD_NOW);
     nvrtc = dlopen((folder + "/libnvrtc.so").c_str(), RTLD_NOW);
     if (!cuda || !nvrtc) fprintf(stderr, "%s\n", dlerror()), exit(3);
     if (which == "kernels") {
         kernels();
+    } else if (which == "compile" && count == 5) {
+        compile_file(args[3], args[4]);
+    } else if (which == "at_once") {
+        at_once();
     } else if (which == "graph") {
         begin();
         HOLDS(graph_is_right(true, 20));

@@ -75,6 +75,7 @@ struct Event {
 };
 
 struct Graph {
+    Context *context;
     std::deque<Node> nodes; // a deque: nodes are handles
 };
 

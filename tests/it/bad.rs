@@ -334,10 +334,31 @@ fn no_text_makes_it_panic() {
 #[test]
 fn specs_that_run_have_no_errors() {
     let mut wrong = String::new();
+    let mut complain = |loaded: &Loaded, diagnostics: Vec<Diagnostic>| {
+        for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {
+            let _ = writeln!(wrong, "{}", diag::render(&loaded.source, diagnostic, Style::Plain));
+        }
+    };
     for path in ["specs", "tests/specs/good", "tests/specs/fooled"].iter().flat_map(|folder| specs(folder)) {
         let loaded = spec::load(&path).expect("a spec that can be read");
-        for diagnostic in resolve(&loaded).iter().filter(|d| d.severity == Severity::Error) {
-            let _ = writeln!(wrong, "{}", diag::render(&loaded.source, diagnostic, Style::Plain));
+        complain(&loaded, resolve(&loaded));
+    }
+    // Without the devices.
+    for (backend, folder) in [
+        (Backend::Opencl, "specs"),
+        (Backend::Opencl, "tests/specs/opencl/good"),
+        (Backend::Opencl, "tests/specs/opencl/fooled"),
+        (Backend::Cuda, "specs"),
+        (Backend::Cuda, "benches/specs"),
+        (Backend::Cuda, "tests/specs/cuda/good"),
+        (Backend::Cuda, "tests/specs/cuda/fooled"),
+        (Backend::Cuda, "tests/specs/cuda/broken"),
+        (Backend::Cuda, "tests/specs/cuda/hardware"),
+    ] {
+        for path in specs(folder) {
+            let loaded = spec::load(&path).expect("a spec that can be read");
+            let (_, diagnostics) = job::resolve_all(&loaded, backend, &Overrides::default());
+            complain(&loaded, diagnostics);
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");

@@ -30,6 +30,11 @@ fn kernels_run_on_the_host_from_cubin_and_ptx() {
 }
 
 #[test]
+fn streams_of_many_threads_work_at_once() {
+    holds("at_once", &[]);
+}
+
+#[test]
 fn graphs_keep_to_their_edges_whatever_the_order() {
     for seed in ["1", "2", "3"] {
         holds("graph", &[("SIM_CUDA_SEED", seed)]);

@@ -115,6 +115,8 @@ pub(super) fn api() -> Result<&'static Api, &'static str> {
 }
 
 fn load() -> Result<Api, String> {
+    #[cfg(test)]
+    super::tests::simulate();
     preload(LIBRARY)?;
     // SAFETY: the driver's library runs nothing but its own initialisation.
     if !unsafe { sys::is_culib_present() } {
@@ -131,17 +133,18 @@ pub(super) fn preload(variable: &str) -> Result<(), String> {
     if path.is_empty() {
         return Ok(());
     }
-    // SAFETY: the user says that it is such a library, which runs nothing but its own initialisation.
-    match unsafe { libloading::Library::new(&path) } {
-        // Never unloaded: others look for it by name.
+    keep_loaded(path.as_ref()).map_err(|why| format!("${variable} names `{path}`, which cannot be loaded: {why}"))
+}
+
+/// Loads a library for as long as the process lives. *Errors*: what the system says.
+pub(super) fn keep_loaded(path: &std::path::Path) -> Result<(), String> {
+    // SAFETY: who names it says that it is such a library, which runs nothing but its own initialisation.
+    match unsafe { libloading::Library::new(path) } {
         Ok(library) => {
             std::mem::forget(library);
             Ok(())
         }
-        Err(error) => {
-            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Err(format!("${variable} names `{path}`, which cannot be loaded: {why}"))
-        }
+        Err(error) => Err(std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)),
     }
 }
 

@@ -99,6 +99,8 @@ fn compiler() -> Result<&'static Compiler, &'static str> {
 }
 
 fn load() -> Result<Compiler, String> {
+    #[cfg(test)]
+    super::tests::simulate();
     preload(LIBRARY)?;
     // SAFETY: the library runs nothing but its own initialisation.
     if !unsafe { sys::is_culib_present() } {
