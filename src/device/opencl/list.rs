@@ -55,6 +55,9 @@ pub(super) struct List {
 // SAFETY: addresses and handles of what the list holds itself: memories, their parts, kernels.
 unsafe impl Send for List {}
 
+/// Events of commands, with the node that each belongs to.
+pub(super) type NodeEvents = Vec<(u32, Object<Event>)>;
+
 /// Events of a submission: of its first command, and of its last where that is another one.
 #[derive(Default)]
 pub(super) struct Times {
@@ -62,7 +65,7 @@ pub(super) struct Times {
     pub last: Option<Object<Event>>,
     /// Where every node is timed: how many there are, and the events of their commands besides. Of a fill, the end that is
     /// cut off has none.
-    pub nodes: Option<(usize, Vec<(u32, Object<Event>)>)>,
+    pub nodes: Option<(usize, NodeEvents)>,
 }
 
 fn failed(index: usize, call: &'static str, message: String) -> DeviceError {
