@@ -7,6 +7,7 @@ mod inputs;
 mod print;
 mod run;
 mod signals;
+mod times;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::device::Choice;
+use crate::device::{Choice, Clock};
 use crate::plan::{Host, Trust};
 use crate::tensor::Backend;
 use crate::worker::Request;
@@ -142,9 +143,9 @@ struct WhatArgs {
     /// Threads for kernels, and as many to fill and check
     #[arg(long, help_heading = HOW, value_name = "N", value_parser = parse_threads)]
     threads: Option<usize>,
-    /// Time every round by the device's own clock too
-    #[arg(long, help_heading = TOLD)]
-    device_times: bool,
+    /// Time every round by the device's own clock too, or each of its steps: rounds, steps
+    #[arg(long, help_heading = TOLD, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "rounds", value_parser = parse_clock)]
+    device_times: Option<Clock>,
     /// Treat the device as one with memory of its own: for tests of runjob itself
     #[arg(long, hide = true)]
     discrete: bool,
@@ -323,6 +324,14 @@ fn parse_host(text: &str) -> Result<Host, String> {
     }
 }
 
+fn parse_clock(text: &str) -> Result<Clock, String> {
+    match text {
+        "rounds" => Ok(Clock::Rounds),
+        "steps" => Ok(Clock::Steps),
+        _ => Err("it is `rounds` or `steps`".into()),
+    }
+}
+
 fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=4096) => Ok(n),
@@ -336,7 +345,7 @@ impl WhatArgs {
         let mut request = Request::new(spec);
         ask(&mut request, &self.device)?;
         (request.found, request.require) = (found, required(&self.require)?);
-        (request.discrete, request.device_times) = (self.discrete, self.device_times);
+        (request.discrete, request.device_times) = (self.discrete, self.device_times.unwrap_or_default());
         request.overrides.dims.clone_from(&self.dim);
         (request.overrides.rounds, request.overrides.seed) = (self.rounds, self.seed);
         request.overrides.only.clone_from(&self.only);

@@ -190,10 +190,36 @@ pub struct Caps {
     pub max_block_dims: [u64; 3],
     /// Kernels run on the cores that the host fills and checks with.
     pub shares_cores: bool,
+    pub peak: Peak,
     /// What specs may require by name: dtypes that kernels can compute with, and extensions.
     pub features: Vec<String>,
     /// What specs may require at least so much of: a name such as `opencl_c`, and numbers parted by dots.
     pub versions: Vec<(String, String)>,
+}
+
+/// The most that a device can do, as far as it is known for certain: what is faster than that was measured wrong.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+pub struct Peak {
+    /// To and from its memory. *Units*: bytes per nanosecond, which are GB/s.
+    pub bytes_per_ns: Option<f64>,
+    /// Operations on f32 by the units that all kernels use, a fused multiply-add being two. *Units*: per nanosecond, GFLOP/s.
+    pub flops_per_ns: Option<f64>,
+    /// Operations on any dtype by any of its units, such as those for matrices. *Units*: per nanosecond, GFLOP/s.
+    pub most_flops_per_ns: Option<f64>,
+    /// All caches of the last level before its memory. *Units*: bytes.
+    pub cache: Option<u64>,
+}
+
+/// What a device's clock is asked for: the more, the more a submission takes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    #[default]
+    Off,
+    /// The time of every replay and submission: [`Device::elapsed`].
+    Rounds,
+    /// That of every node too: [`Device::node_times`].
+    Steps,
 }
 
 /// A kernel as a backend builds it: everything resolved to text and numbers.
@@ -438,6 +464,16 @@ pub trait Device: Send {
 
     /// Time between start and end of a point's work by the device's clock; `None` where there is none.
     fn elapsed(&mut self, point: Point) -> Result<Option<Duration>>;
+
+    /// The time of each node of a point's list by the device's clock, in list order: nothing for a node that did nothing, such
+    /// as a launch of no blocks, `None` for one that is not known.
+    ///
+    /// They are kept until something else is submitted to the point's queue. Returns whether there are any; without,
+    /// `times` is empty. Makes no room where `times` has it.
+    fn node_times(&mut self, _point: Point, times: &mut Vec<Option<Duration>>) -> Result<bool> {
+        times.clear();
+        Ok(false)
+    }
 
     /// Another instance for another thread: ids made so far stay valid in it, read-only.
     fn fork(&self) -> Result<Box<dyn Device>>;

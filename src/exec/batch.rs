@@ -208,10 +208,15 @@ impl Batch {
         self.reached.map_or(Ok(()), |point| device.wait(point))
     }
 
-    /// What the rounds that were waited for took by the device's clock, where it has one. *Units*: nanoseconds.
-    pub fn device_time(&self, device: &mut dyn Device) -> Result<Option<u64>, DeviceError> {
-        let Some(point) = self.reached else { return Ok(None) };
-        Ok(device.elapsed(point)?.map(|time| time.as_nanos() as u64))
+    /// The point of the rounds that were waited for.
+    pub fn reached(&self) -> Option<Point> {
+        self.reached
+    }
+
+    /// Which of the plan's graphs its rounds are.
+    pub fn graph(&self, plan: &Plan) -> Option<usize> {
+        let Slot { set, mode, .. } = self.slots[0];
+        Some(plan.graph(self.rounds as u32, set, mode)).filter(|&graph| graph < plan.graphs.len())
     }
 
     /// Takes the bytes that checks read.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::batch::Ring;
 use super::board::Board;
+use super::clock::{OnDevice, StepClock};
 use super::collect;
 use super::host::{HostSide, Known};
 use super::progress::{LaneProgress, Phase, Progress};
@@ -13,6 +14,7 @@ use super::{Beside, SAMPLE, Stop, Tally};
 use crate::device::{DeviceError, Trace};
 use crate::job::Job;
 use crate::plan::{Host, Plan};
+use crate::verdict::TimeOf;
 
 /// One thread with its own device instance and slots.
 pub(super) struct Lane<'a, 'b> {
@@ -24,6 +26,11 @@ pub(super) struct Lane<'a, 'b> {
     stop: &'a Progress,
     board: &'a Board<'b>,
     beside: &'a Beside<'a>,
+    clock: StepClock,
+    /// Every round is timed.
+    measures: bool,
+    /// When the round before ended.
+    ended: Option<Instant>,
     pub tally: Tally,
 }
 
@@ -40,7 +47,9 @@ impl<'a, 'b> Lane<'a, 'b> {
         beside: &'a Beside<'a>,
     ) -> Lane<'a, 'b> {
         let host = HostSide::new(job, plan, known);
-        Lane { job, plan, device, host, at: progress.lane(index), stop: progress, board, beside, tally: Tally::new(job) }
+        let (clock, measures) = (StepClock::new(job, plan, beside.clock), job.bench.is_asked() && !job.compared);
+        let (at, tally) = (progress.lane(index), Tally::new(job));
+        Lane { job, plan, device, host, at, stop: progress, board, beside, clock, measures, ended: None, tally }
     }
 
     /// Sets the lane up, then runs the rounds that it is dealt until there are none.
@@ -102,6 +111,7 @@ impl<'a, 'b> Lane<'a, 'b> {
     /// Runs the rounds from the `nth` on to `end`; after an error, `nth` is the one that it is of.
     fn rounds(&mut self, session: &Session, ring: &mut Ring, nth: &mut u64, end: u64) -> Result<(), Stop> {
         let mut result = Ok(());
+        self.ended = self.measures.then(Instant::now);
         while result.is_ok() && *nth < end && self.board.runs(*nth) {
             let rounds = (end - *nth).min(self.plan.schedule.batch.max(1).into());
             result = self.interrupted().and_then(|()| self.submit(session, ring, nth, rounds as usize));
@@ -156,7 +166,7 @@ impl<'a, 'b> Lane<'a, 'b> {
 
     /// Whether the phases of so many rounds from the `nth` on are timed.
     fn timed(&self, nth: u64, rounds: usize) -> bool {
-        self.plan.schedule.host == Host::Pool || (nth + rounds as u64) / SAMPLE > nth / SAMPLE
+        self.measures || self.plan.schedule.host == Host::Pool || (nth + rounds as u64) / SAMPLE > nth / SAMPLE
     }
 
     /// Fills a free batch for so many rounds from the `nth` on and submits them; `nth` goes on by those that were submitted.
@@ -206,21 +216,24 @@ impl<'a, 'b> Lane<'a, 'b> {
         let clock = self.timed(nth, rounds).then(Instant::now);
         self.at.enter(Phase::Run, batch.round());
         batch.wait(self.device).map_err(|error| batch.located(self.job, self.plan, error))?;
-        let on_device = if self.beside.device_times { batch.device_time(self.device)? } else { None };
+        // What the warm-up took is cleared with the rest before the first round.
+        let on_device = self.clock.read(self.plan, batch, self.device, &mut self.tally.parts)?;
         batch.take(self.plan, session, self.device)?;
         let waited = clock.map(|c| c.elapsed().as_nanos() as u64);
         let (index, phases) = (batch.index, batch.phases);
         if checked {
             batch.slots().iter_mut().for_each(|slot| self.check(slot));
             let times = &mut self.tally.times;
-            times.add_device(on_device);
+            times.add_device(if self.plan.flush.is_some() { on_device.steps } else { on_device.round });
             if let (Some(clock), Some(waited)) = (clock, waited) {
                 times.sampled += rounds as u64;
                 times.fill += phases.fill;
                 times.run += phases.run + waited;
                 times.check += clock.elapsed().as_nanos() as u64 - waited;
             }
+            self.sample(on_device, waited.map(|waited| phases.run + waited), rounds);
         }
+        let batch = ring.oldest();
         let hit = |slot: &mut Slot| (!slot.hit.is_empty()).then(|| (slot.position, std::mem::take(&mut slot.hit)));
         // Nothing is collected where nothing was hit, which allocates nothing.
         let hits: Vec<(u32, Vec<usize>)> = batch.slots().iter_mut().filter_map(hit).collect();
@@ -254,6 +267,25 @@ impl<'a, 'b> Lane<'a, 'b> {
             self.failed(round);
         }
         self.at.done(nth + 1);
+    }
+
+    /// Adds the time of so many rounds at once: the nearest to what their steps took that is known. `run` is from their
+    /// submission to their end.
+    fn sample(&mut self, on_device: OnDevice, run: Option<u64>, rounds: usize) {
+        let before = if self.measures { self.ended.replace(Instant::now()) } else { None };
+        let cold = self.plan.flush.is_some();
+        let (of, time) = match (on_device, run) {
+            (OnDevice { steps: Some(time), .. }, _) => (TimeOf::Steps, time),
+            // The others are with the flush of the caches.
+            _ if cold => return,
+            (OnDevice { round: Some(time), .. }, _) => (TimeOf::Device, time),
+            (_, Some(time)) if self.plan.schedule.slots == 1 => (TimeOf::Run, time),
+            _ => match before.zip(self.ended) {
+                Some((before, ended)) => (TimeOf::Whole, (ended - before).as_nanos() as u64),
+                None => return,
+            },
+        };
+        self.tally.samples.add(of, time, rounds as u64);
     }
 
     /// Counts a round as failed, and tells what was just found wrong with it.

@@ -32,7 +32,7 @@ impl<'a> Draft<'a> {
     ///
     /// *Errors*: sets that are uploaded in every round do not fit.
     pub(super) fn batched(self, options: &Options, spared: Spared, most: u32) -> Result<Draft<'a>, PlanError> {
-        if options.fresh || most <= 1 || !(options.batch.is_some_and(|batch| batch > 1) || self.may_batch(options)) {
+        if options.fresh || self.bench().cold || most <= 1 || !(options.batch.is_some_and(|batch| batch > 1) || self.may_batch(options)) {
             return Ok(self);
         }
         // A batch has rounds of several sets, and one list.

@@ -5,9 +5,11 @@ use super::fit::{Limits, Needs, Rung, Spared, TooLarge, reduce};
 use super::nodes::{ordered, slice};
 use super::schedule::{self, Load};
 use super::trust::{self, GUARD_WORD, Modes, Poisoning};
-use super::{Cost, Fill, Home, Host, Memory, Placement, Plan, Poison, Poisoned, Read, Rounds, Schedule, Staged, Trust, Upload, Zone};
+use super::{
+    Cost, Fill, Flush, Home, Host, Memory, Placement, Plan, Poison, Poisoned, Read, Rounds, Schedule, Staged, Trust, Upload, Zone,
+};
 use crate::device::{Caps, Cmd, Place, Word};
-use crate::job::{Action, Contents, Job};
+use crate::job::{Action, Bench, Contents, Job};
 use crate::spec;
 
 /// What the command line says of planning.
@@ -69,6 +71,7 @@ pub(super) struct Draft<'a> {
     pub fills: Vec<Fill>,
     pub reads: Vec<Read>,
     pub staged: Vec<Staged>,
+    pub flush: Option<Flush>,
     /// Of the round with the most nodes.
     pub cmds: Vec<Cmd>,
     /// Rounds that are submitted at once, and why so many.
@@ -165,6 +168,7 @@ impl<'a> Draft<'a> {
             fills: Vec::new(),
             reads: Vec::new(),
             staged: Vec::new(),
+            flush: None,
             cmds: Vec::new(),
             batch,
             batch_reason: String::new(),
@@ -172,6 +176,7 @@ impl<'a> Draft<'a> {
         draft.place_pristine()?;
         draft.place_carried()?;
         draft.place_slot()?;
+        draft.place_flush();
         let must_write = |id: usize| job.checks.iter().any(|c| c.written && c.tensor == id);
         let mut words: Vec<u32> = Vec::new();
         for id in draft.outputs().into_iter().filter(|&id| trust != Trust::Fast || must_write(id)) {
@@ -226,7 +231,7 @@ impl<'a> Draft<'a> {
             device_bytes: moved(cost),
             widest: widest.max().unwrap_or(1),
             launches: cost.launches,
-            rounds: self.job.runs(),
+            rounds: if self.bench().stopping.is_some() { self.job.most_runs() } else { self.job.runs() },
             alone: self.alone(options),
         }
     }
@@ -240,7 +245,7 @@ impl<'a> Draft<'a> {
         needs: &Needs,
         rungs: Vec<Rung>,
     ) -> Result<Plan, PlanError> {
-        let job = self.job;
+        let (job, more) = (self.job, self.bench().stopping);
         let poison = |&id: &usize| {
             let word = trust::poison_of(job, id, 0);
             let home = self.tensors[id].home?;
@@ -297,11 +302,19 @@ impl<'a> Draft<'a> {
                 left_out: job.rounds.count - job.runs(),
                 warmup: job.rounds.warmup,
                 order: job.rounds.order,
+                more,
+                most: if more.is_some() { job.most_runs() } else { job.runs() },
             },
+            flush: self.flush,
             cost,
             tensors: self.tensors,
             memories: self.memories,
         })
+    }
+
+    /// How rounds are measured: not at all where devices wait for each other, as their times are told of none.
+    pub(super) fn bench(&self) -> Bench {
+        if self.job.compared { Bench::default() } else { self.job.bench }
     }
 
     /// Why there can be one lane alone.
@@ -313,6 +326,8 @@ impl<'a> Draft<'a> {
             () if self.job.kernels[..self.job.loads].iter().any(|k| k.serial) => {
                 Some("a kernel is `serial`: it may not run twice at a time")
             }
+            () if self.bench().cold => Some("every round has the device's caches to itself"),
+            () if self.bench().stopping.is_some() => Some("rounds that are measured do not share the machine"),
             () if carries => Some("every round starts from what the one before it left in a carried tensor"),
             () if self.batch > 1 => Some("rounds that are submitted at once fill the slots of one lane"),
             () if options.host == Some(Host::Pool) => Some("host work on a pool takes all threads for one round"),
@@ -327,6 +342,10 @@ impl<'a> Draft<'a> {
         if options.fresh {
             schedule.reason = "fresh: set-up and tear-down around every round".into();
             (schedule.lanes, schedule.slots) = (1, 1);
+        }
+        if self.bench().cold {
+            (schedule.lanes, schedule.slots) = (1, 1);
+            schedule.reason = "cold caches: one round at a time has them to itself".into();
         }
         if options.host == Some(Host::Pool) || options.slots.is_some_and(|slots| slots > 1) || self.batch > 1 {
             schedule.lanes = 1;
@@ -377,6 +396,7 @@ impl<'a> Draft<'a> {
         let mode = trust::Mode { poison: Poison::Nothing, all_guards: false, guards: false };
         for cmd in self.round(0, &mode) {
             match &cmd {
+                Cmd::Fill { dst, .. } if self.flush.as_ref().is_some_and(|flush| flush.memory == dst.mem.0) => {}
                 Cmd::Copy { src, .. } => cost.round_copied += 2 * src.len,
                 Cmd::Fill { dst, .. } => cost.round_filled += dst.len,
                 Cmd::Launch { .. } => cost.launches += 1,

@@ -226,6 +226,7 @@ fn around(cmd: &Cmd, plan: &Plan, owners: &Owners) -> String {
                 () => format!("restore {to}"),
             }
         }
+        Cmd::Fill { dst, .. } if plan.flush.as_ref().is_some_and(|flush| flush.memory == dst.mem.0) => "flush caches".to_string(),
         Cmd::Fill { dst, pattern: Word::Var(_) } => format!("poison {}", owners.name(*dst, None)),
         Cmd::Fill { dst, .. } => format!("clear {}", owners.name(*dst, None)),
         Cmd::Launch { .. } => "launch".to_string(),

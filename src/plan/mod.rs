@@ -23,7 +23,7 @@ mod trust;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Node, Place};
-use crate::job::Job;
+use crate::job::{Job, Stopping};
 use crate::spec::Order;
 
 pub use batch::MOST_BATCH;
@@ -77,6 +77,7 @@ pub struct Plan {
     /// What the host reads every checked round, in the order of the tensors.
     pub reads: Vec<Read>,
     pub rounds: Rounds,
+    pub flush: Option<Flush>,
     pub cost: Cost,
 }
 
@@ -89,6 +90,34 @@ pub struct Rounds {
     pub left_out: u64,
     pub warmup: u64,
     pub order: Order,
+    /// When there are more than `count`: as many again each time, until their times are known well enough.
+    pub more: Option<Stopping>,
+    /// The most that there may be.
+    pub most: u64,
+}
+
+impl Rounds {
+    /// Whether the round that is run `nth` may be the last one: the end of every `count`.
+    pub fn is_last(&self, nth: u64) -> bool {
+        (nth + 1).is_multiple_of(self.count)
+    }
+
+    /// Whether so many rounds are all that there are.
+    pub fn are_all(&self, run: u64) -> bool {
+        match self.more {
+            None => run == self.count,
+            Some(_) => (self.count..=self.most).contains(&run) && run.is_multiple_of(self.count),
+        }
+    }
+}
+
+/// A memory that is written before the steps of a round, so that they find nothing in the device's caches.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Flush {
+    pub memory: u32,
+    pub bytes: u64,
+    /// Why so many bytes.
+    pub reason: String,
 }
 
 /// Where one tensor lives, and why there.
@@ -368,12 +397,12 @@ impl Plan {
     }
 
     /// Index into `modes` for the round that is run `nth`: the same for any number of lanes and slots. The first three and
-    /// the last are in full, as are every 64th and three of 256, as lanes take so many at a time.
+    /// the last of every `rounds.count` are in full, as are every 64th and three of 256, as lanes take so many at a time.
     pub fn mode(&self, nth: u64) -> usize {
         if self.modes.len() == 1 {
             return 0;
         }
-        let full = nth % 256 < 3 || nth + 1 >= self.rounds.count || nth % 64 == 63;
+        let full = nth % 256 < 3 || self.rounds.is_last(nth) || nth % 64 == 63;
         if full { 0 } else { 1 + (nth % (self.modes.len() as u64 - 1)) as usize }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::build::{Draft, PlanError};
 use super::order::{MOST_EDGES, add_edges, after_lists};
-use super::{Class, Home, Memory, Mode, Staged};
+use super::{Class, Flush, Home, Memory, Mode, Staged};
 use crate::device::{Arg, Cmd, Kernel, Mem, Node, Slice, Word};
 use crate::job::{Action, Argument, View};
 use crate::tensor::Access;
@@ -25,6 +25,15 @@ pub(super) fn window(bytes: u64, part: u8, of: u8) -> std::ops::Range<u64> {
     let words = bytes.div_ceil(4);
     let border = |w: u64| (words * w / u64::from(of) * 4).min(bytes);
     border(part.into())..border(u64::from(part) + 1)
+}
+
+/// What caches are flushed with: a word whose bytes differ, as drivers write others by ways that pass the caches by.
+const FLUSH_WORD: u32 = 0x0f1e_2d3c;
+
+/// The node of a round that flushes the caches.
+fn flush_node(nodes: &[Node], flush: Option<&Flush>) -> Option<usize> {
+    let memory = flush?.memory;
+    nodes.iter().position(|node| matches!(node.cmd, Cmd::Fill { dst, .. } if dst.mem.0 == memory))
 }
 
 /// A list for several rounds at once, made of the commands of one.
@@ -111,6 +120,13 @@ impl Draft<'_> {
         let (cmds, steps) = self.round_and_steps(set, mode);
         let batch = self.list_of(rounds);
         let mut nodes = ordered(batch.list(&cmds))?;
+        // A batch has one round where caches are flushed.
+        if let Some(flush) = flush_node(&nodes, self.flush.as_ref()) {
+            // Everything before it comes first, everything else behind it, though they have no bytes in common.
+            nodes[flush].after = (0..flush as u32).collect();
+            let waits = |node: &Node| node.after.iter().any(|&after| after >= flush as u32);
+            nodes[flush + 1..].iter_mut().filter(|node| !waits(node)).for_each(|node| node.after.push(flush as u32));
+        }
         let mut edges: usize = nodes.iter().map(|node| node.after.len()).sum();
         for (index, step) in self.job.steps.iter().enumerate().filter(|(_, step)| !step.after.is_empty()) {
             for position in 0..rounds {
@@ -162,6 +178,10 @@ impl Draft<'_> {
                 cmds.push(Cmd::Fill { dst, pattern: Word::Var(poisoned.var) });
             }
         }
+        cmds.extend(self.flush.as_ref().map(|flush| Cmd::Fill {
+            dst: slice(Home { memory: flush.memory, offset: 0 }, flush.bytes),
+            pattern: Word::Const(FLUSH_WORD.into()),
+        }));
         let mut steps = Vec::with_capacity(self.job.steps.len());
         let mut staged = self.staged.as_slice();
         for (index, step) in self.job.steps.iter().enumerate() {

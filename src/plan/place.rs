@@ -5,12 +5,17 @@ use super::arena::{Layout, Life, gaps, layout};
 use super::build::{Draft, PlanError};
 use super::classify::{self, Class};
 use super::nodes::slice;
-use super::{Fill, Home, Memory, Read, Upload, Zone};
+use super::show::bytes as show;
+use super::{Fill, Flush, Home, Memory, Read, Upload, Zone};
 use crate::device::{Cmd, Place, Word};
 use crate::job::Contents;
 
 /// Bytes behind an arena's last guard that are guarded too, up to twice as many; shared by the rounds of a batch.
 const TAIL_BYTES: u64 = 4096;
+
+/// What is written to flush caches: beyond twice their size, and where that is not known.
+const FLUSHED_BEYOND: u64 = 64 << 10;
+const FLUSHED: u64 = 256 << 20;
 
 /// What is laid out in an arena: a tensor's bytes, or the copy of a guard zone.
 type Item = (Option<usize>, Life);
@@ -68,6 +73,25 @@ impl Draft<'_> {
             from = to;
         }
         Ok(homes)
+    }
+
+    /// What is written before the steps of rounds that start with cold caches.
+    pub(super) fn place_flush(&mut self) {
+        if !self.bench().cold {
+            return;
+        }
+        let (wanted, of) = match self.caps.peak.cache {
+            Some(cache) => (2 * cache + FLUSHED_BEYOND, format!("more than twice the device's last cache of {}", show(cache))),
+            None => (FLUSHED, "as the size of the device's last cache is not known".to_string()),
+        };
+        // What the limits of memory leave to the job is not known before all is placed: most of it.
+        let limit = self.job.limits.device_memory.unwrap_or(u64::MAX).min(self.caps.memory) / 4;
+        let bytes = wanted.min(self.caps.largest_alloc).min(limit) / 4 * 4;
+        let less = if bytes < wanted { format!("; {} would be, the device has no more to spare", show(wanted)) } else { String::new() };
+        let memory = self.memories.len() as u32;
+        let place = if self.caps.unified { Place::Shared } else { Place::Device };
+        self.memories.push(Memory { name: "flush", place, bytes, per_slot: true, stride: bytes });
+        self.flush = Some(Flush { memory, bytes, reason: format!("{of}{less}") });
     }
 
     /// Contents that are written once: residents, and what restored and carried tensors start from.

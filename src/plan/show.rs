@@ -93,6 +93,15 @@ pub fn summary(plan: &Plan) -> String {
         let all = plan.rounds.count + plan.rounds.left_out;
         let _ = writeln!(out, "rounds    {} of {all}: those of the sets that --only names", plan.rounds.count);
     }
+    if let Some(more) = &plan.rounds.more {
+        let time = |time: std::time::Duration| nanoseconds(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let error = more.rel_error.map_or(String::new(), |error| format!(" and the error of their mean is at most {} %", 100.0 * error));
+        let (times, least, longest) = (plan.rounds.count, time(more.min_time), time(more.longest));
+        let _ = writeln!(out, "more      {times} more at a time until all took {least}{error}, for {longest} at most");
+    }
+    if let Some(flush) = &plan.flush {
+        let _ = writeln!(out, "cold      {} written before the steps of every round, {}", bytes(flush.bytes), flush.reason);
+    }
     for rung in &plan.rungs {
         let _ = writeln!(out, "short     {}: {}", rung.what, rung.reason);
     }

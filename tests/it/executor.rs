@@ -1,6 +1,7 @@
 //! What `exec::run` does with a job, in every mode: the same results as an interpreter that allocates everything afresh.
 
 mod batches;
+mod bench;
 mod chaos;
 mod faults;
 mod interpreter;

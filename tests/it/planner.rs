@@ -31,6 +31,7 @@ pub fn caps(unified: bool) -> Caps {
         max_block: 1024,
         max_block_dims: [1024; 3],
         shares_cores: unified,
+        peak: Default::default(),
         features: Vec::new(),
         versions: Vec::new(),
     }

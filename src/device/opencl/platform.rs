@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use opencl_sys::*;
 
 use super::api::{ABSURD, Api, Called, Failure, api, bytes_of, cl, device_info, device_text, text, words};
-use crate::device::{Caps, DeviceError};
+use crate::device::{Caps, DeviceError, Peak};
 use crate::tensor::Dtype;
 
 /// More platforms, or devices of one, than any machine has.
@@ -180,6 +180,7 @@ fn of_device(api: &Api, platform: cl_platform_id, device: cl_device_id, platform
         max_block: device_info::<usize>(api, device, CL_DEVICE_MAX_WORK_GROUP_SIZE)? as u64,
         max_block_dims: [longest[0], longest[1], longest[2]].map(|n| n as u64),
         shares_cores: is_cpu,
+        peak: Peak::default(),
         features: dtypes.chain(extensions.split_whitespace().map(String::from)).collect(),
         versions: [("opencl", dotted(&version, "OpenCL ")), ("opencl_c", language(api, device))]
             .into_iter()

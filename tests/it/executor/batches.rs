@@ -211,7 +211,7 @@ fn the_device_s_time_of_a_batch_is_that_of_its_rounds() {
             continue;
         }
         let mut device = runjob::device::Trace::new(device, runjob::device::TraceOptions::default());
-        let options = exec::Options { threads: 1, device_times: true, ..exec::Options::default() };
+        let options = exec::Options { threads: 1, clock: runjob::device::Clock::Rounds, ..exec::Options::default() };
         let mut times = None;
         exec::run(&job, &plan, &mut device, &options, &Progress::new(), &mut |event| {
             if let Event::Done(report) = event {
