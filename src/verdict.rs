@@ -8,7 +8,10 @@ use crate::check::Mismatch;
 use crate::device::Counts;
 use crate::plan::{Cost, Trust};
 
+mod rates;
+
 pub use crate::check::{Metric, Reached};
+pub use rates::{Rates, Spread, StepTime, Stopped, TimeOf};
 
 /// What a job came to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -186,14 +189,17 @@ pub struct Times {
     /// From the first round's start to the last round's end; 0, as are those of its parts, where devices waited for each other.
     pub total: u64,
     pub rounds: u64,
-    /// Rounds whose phases were timed one by one.
+    /// Rounds whose phases were timed one by one; those that were submitted at once together, as if each took the same.
     pub sampled: u64,
     pub fill: u64,
     pub run: u64,
     pub check: u64,
     /// Opening, planning, compiling, allocating, uploading, warm-up.
     pub setup: u64,
-    /// By the device's clock, over all rounds; where it was asked for and there is one.
+    /// Of single rounds, those that were timed.
+    #[serde(default)]
+    pub round: Option<Spread>,
+    /// By the device's clock, over all rounds, of which several at once have one time; where it was asked for and there is one.
     #[serde(default)]
     pub device: Option<u64>,
 }
@@ -251,6 +257,18 @@ pub struct Report {
     pub setup_counts: Counts,
     pub round_counts: Counts,
     pub times: Times,
+    /// The steps of every round found nothing in the device's caches: times by its clock are those of the steps alone.
+    #[serde(default)]
+    pub cold: bool,
+    /// By the device's clock, where it was asked for the times of steps.
+    #[serde(default)]
+    pub steps: Vec<StepTime>,
+    /// Where the spec says what a round moves and computes, and a time is known.
+    #[serde(default)]
+    pub rates: Option<Rates>,
+    /// Where rounds went on until their times were known well enough.
+    #[serde(default)]
+    pub stopped: Option<Stopped>,
     /// What the kernels printed.
     pub output: String,
     /// The device was lost: what it was doing then is found by running the job again, step by step.
@@ -287,6 +305,10 @@ impl Report {
             setup_counts: Counts::default(),
             round_counts: Counts::default(),
             times: Times::default(),
+            cold: false,
+            steps: Vec::new(),
+            rates: None,
+            stopped: None,
             output: String::new(),
             lost: false,
             between: None,

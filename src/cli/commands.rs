@@ -2,7 +2,7 @@
 
 use super::print::{self, out};
 use super::{CheckArgs, GraphFormat, PlanArgs};
-use crate::device::{Device, Trace};
+use crate::device::{Clock, Device, Trace};
 use crate::diag::{Diagnostic, Located, Severity};
 use crate::job::{Job, Overrides};
 use crate::plan::{Graph, Plan};
@@ -33,7 +33,7 @@ pub(super) fn plan(args: &PlanArgs) -> u8 {
             }
             // All jobs of a spec run on the same devices.
             if opened.len() == of {
-                match worker::open(&request, &party.device, None, 0) {
+                match worker::open(&request, &party.device, Clock::Off, None, 0) {
                     Ok(device) => opened.push(device),
                     Err(error) => {
                         print::error(&error.to_string());

@@ -4,7 +4,7 @@ use super::DevicesArgs;
 use super::print::{self, out};
 use crate::device::choice::{self, OpenError};
 use crate::device::cpu::{self, CpuOptions, Tool};
-use crate::device::{Caps, Choice};
+use crate::device::{Caps, Choice, Peak};
 use crate::plan;
 use crate::tensor::Backend;
 
@@ -93,6 +93,7 @@ fn text(device: &Here) -> String {
         caps.max_block
     );
     text += &if device.backend == Backend::Cpu { format!(", {} threads\n", caps.lanes) } else { "\n".to_string() };
+    text += &peak(&caps.peak).map(|peak| format!("{indent}{peak}\n")).unwrap_or_default();
     let versions = caps.versions.iter().map(|(name, version)| format!("{name} {version},"));
     let words: Vec<String> = versions.chain(caps.features.iter().cloned()).collect();
     text += &wrapped(&words, &indent);
@@ -100,6 +101,18 @@ fn text(device: &Here) -> String {
         text += &format!("{indent}kernels in {} ({}): {}\n", tool.language, tool.suffixes.join(" "), tool.how);
     }
     text
+}
+
+/// The most that a device can do, as far as it is known.
+fn peak(peak: &Peak) -> Option<String> {
+    let told = [
+        peak.bytes_per_ns.map(|rate| format!("{rate:.0} GB/s")),
+        peak.flops_per_ns.map(|rate| format!("{rate:.0} GFLOP/s in f32")),
+        peak.most_flops_per_ns.map(|rate| format!("{rate:.0} GFLOP/s by any unit")),
+        peak.cache.map(|cache| format!("{} cache", plan::bytes(cache))),
+    ];
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    (!told.is_empty()).then(|| format!("at most {}", told.join(", ")))
 }
 
 /// Words in lines.

@@ -7,6 +7,7 @@ mod inputs;
 mod print;
 mod run;
 mod signals;
+mod times;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::device::Choice;
+use crate::device::{Choice, Clock};
 use crate::plan::{Host, Trust};
 use crate::tensor::Backend;
 use crate::worker::Request;
@@ -125,23 +126,26 @@ struct WhatArgs {
     #[arg(long, help_heading = HOW, value_name = "LEVEL", default_value = "standard", value_parser = parse_trust)]
     trust: Trust,
     /// Set up and tear down around every round, as a yardstick
-    #[arg(long, help_heading = HOW, conflicts_with_all = ["slots", "lanes"])]
+    #[arg(long, help_heading = HOW, conflicts_with_all = ["slots", "lanes", "batch"])]
     fresh: bool,
     /// Threads that run rounds side by side
     #[arg(long, help_heading = HOW, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=crate::plan::MOST_LANES as i64))]
     lanes: Option<u32>,
-    /// Rounds in flight, of each lane
+    /// Rounds in flight, of each lane; where several are submitted at once, so many times
     #[arg(long, help_heading = HOW, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     slots: Option<u32>,
+    /// Rounds that are submitted at once
+    #[arg(long, help_heading = HOW, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=crate::plan::MOST_BATCH as i64))]
+    batch: Option<u32>,
     /// Where the host fills and checks: inline or pool
     #[arg(long, help_heading = HOW, value_name = "WHERE", value_parser = parse_host)]
     host: Option<Host>,
     /// Threads for kernels, and as many to fill and check
     #[arg(long, help_heading = HOW, value_name = "N", value_parser = parse_threads)]
     threads: Option<usize>,
-    /// Time every round by the device's own clock too
-    #[arg(long, help_heading = TOLD)]
-    device_times: bool,
+    /// Time every round by the device's own clock too, or each of its steps: rounds, steps
+    #[arg(long, help_heading = TOLD, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "rounds", value_parser = parse_clock)]
+    device_times: Option<Clock>,
     /// Treat the device as one with memory of its own: for tests of runjob itself
     #[arg(long, hide = true)]
     discrete: bool,
@@ -320,6 +324,14 @@ fn parse_host(text: &str) -> Result<Host, String> {
     }
 }
 
+fn parse_clock(text: &str) -> Result<Clock, String> {
+    match text {
+        "rounds" => Ok(Clock::Rounds),
+        "steps" => Ok(Clock::Steps),
+        _ => Err("it is `rounds` or `steps`".into()),
+    }
+}
+
 fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=4096) => Ok(n),
@@ -333,13 +345,13 @@ impl WhatArgs {
         let mut request = Request::new(spec);
         ask(&mut request, &self.device)?;
         (request.found, request.require) = (found, required(&self.require)?);
-        (request.discrete, request.device_times) = (self.discrete, self.device_times);
+        (request.discrete, request.device_times) = (self.discrete, self.device_times.unwrap_or_default());
         request.overrides.dims.clone_from(&self.dim);
         (request.overrides.rounds, request.overrides.seed) = (self.rounds, self.seed);
         request.overrides.only.clone_from(&self.only);
         request.overrides.spaced = self.spaced;
         (request.trust, request.fresh) = (self.trust, self.fresh);
-        (request.lanes, request.slots, request.host) = (self.lanes, self.slots, self.host);
+        (request.lanes, request.slots, request.batch, request.host) = (self.lanes, self.slots, self.batch, self.host);
         (request.threads, request.contract, request.chaos, request.coloured) = (self.threads, self.contract, self.chaos, print::coloured());
         Ok(request)
     }

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::times;
 use crate::plan::{self, nanoseconds};
 use crate::tensor::Number;
 use crate::verdict::{CheckReport, Failure, Kind, Metric, Reached, Report, Verdict};
@@ -73,10 +74,10 @@ pub(super) fn invalid(spec: &Path) {
 
 /// The plan of a job, for `--verbose`.
 pub(super) fn plan_of(request: &Request) {
-    use crate::device::Device;
+    use crate::device::{Clock, Device};
     let Ok(resolved) = worker::resolve(request) else { return };
     for party in resolved.parties {
-        let Ok(device) = worker::open(request, &party.device, None, 0) else { continue };
+        let Ok(device) = worker::open(request, &party.device, Clock::Off, None, 0) else { continue };
         if let Ok(plan) = plan::build(&party.job, device.caps(), &request.plan_options()) {
             tell_people(&(plan::summary(&plan) + "\n"));
         }
@@ -100,13 +101,14 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) {
 /// What a job came to: a line for a job among many that is well, else the whole story.
 pub(super) fn report(report: &Report, request: &Request, quiet: bool, verbose: bool, brief: bool) {
     let good = report.verdict.exit_code() == 0;
-    if quiet && good {
+    let impossible = times::is_impossible(report);
+    if quiet && good && !impossible {
         return;
     }
     let mut text = headline(report);
     if report.verdict == Verdict::Pass {
-        if !brief {
-            passed(&mut text, report, request.device_times);
+        if !brief || impossible {
+            passed(&mut text, report, request.device_times != crate::device::Clock::Off);
         }
     } else {
         failed(&mut text, report, brief && good);
@@ -156,31 +158,26 @@ fn headline(report: &Report) -> String {
         let _ = write!(text, " ({} not selected)", report.not_selected);
     }
     // A time of rounds that were wrong is no result.
-    if report.verdict == Verdict::Pass && report.times.rounds > 0 && report.times.total > 0 {
-        let _ = write!(text, ", {} a round", nanoseconds(report.times.total / report.times.rounds));
+    if report.verdict == Verdict::Pass
+        && let Some(time) = times::of_round(report)
+    {
+        let _ = write!(text, ", {time} a round");
+    }
+    if times::is_impossible(report) {
+        let style = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+        let _ = write!(text, ", {style}FASTER THAN THE DEVICE CAN BE{style:#}");
     }
     text.push('\n');
     text
 }
 
 /// What was checked, where the time went, and on what.
-fn passed(text: &mut String, report: &Report, device_times: bool) {
+fn passed(text: &mut String, report: &Report, clock: bool) {
     let width = report.checks.iter().map(|c| c.text.chars().count()).max().unwrap_or(0);
     for check in &report.checks {
         let _ = writeln!(text, "  {:<width$}  {}", check.text, told(check));
     }
-    let times = &report.times;
-    let part = |ns: u64| ns.checked_div(times.sampled);
-    if let (Some(fill), Some(run), Some(check)) = (part(times.fill), part(times.run), part(times.check)) {
-        let moved = report.cost.round_steps;
-        let rate = if run > 0 && moved > 0 { format!(" ({:.1} GB/s)", moved as f64 / run as f64) } else { String::new() };
-        let _ = writeln!(text, "  fill {}, run {}{rate}, check {}", nanoseconds(fill), nanoseconds(run), nanoseconds(check));
-    }
-    match times.device.and_then(|time| time.checked_div(times.rounds)) {
-        Some(time) => drop(writeln!(text, "  {} a round by the device's clock", nanoseconds(time))),
-        None if device_times => text.push_str("  the device has no clock for these rounds\n"),
-        None => {}
-    }
+    times::told(text, report, clock);
     device(text, report);
 }
 

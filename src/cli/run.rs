@@ -295,6 +295,8 @@ impl Watcher for Bar {
         // What it is at is worth saying only while no round comes to its end.
         let phase = if verified == self.verified { progress.lane(0).phase().name() } else { "" };
         self.verified = verified;
+        // Rounds may go on until their times are known.
+        let rounds = rounds.max(verified);
         if self.bar.length() != Some(rounds) {
             self.bar.set_prefix(job.to_string());
             self.bar.set_length(rounds);

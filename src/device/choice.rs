@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU32;
 use serde::{Deserialize, Serialize};
 
 use super::cpu::{self, CpuOptions};
-use super::{Caps, Device, DeviceError};
+use super::{Caps, Clock, Device, DeviceError};
 use crate::tensor::Backend;
 
 /// Names one device of a machine.
@@ -134,8 +134,8 @@ pub struct OpenOptions {
     pub at_node: Vec<&'static AtomicU32>,
     /// Stands for a device with memory of its own.
     pub discrete: bool,
-    /// The device's clock is kept, where that costs something.
-    pub clock: bool,
+    /// What the device's clock is asked for.
+    pub clock: Clock,
     /// Every command is waited for before the next one starts, where an error would not tell which one failed.
     pub stepwise: bool,
 }
@@ -179,8 +179,8 @@ pub fn list(backend: Backend) -> Result<Vec<Caps>, OpenError> {
 pub fn open(choice: &Choice, options: OpenOptions) -> Result<Box<dyn Device>, OpenError> {
     match choice.backend {
         Backend::Cpu => {
-            let OpenOptions { threads, at_node, discrete, .. } = options;
-            let device = cpu::open(CpuOptions { threads, at_node, discrete, ..CpuOptions::default() })?;
+            let OpenOptions { threads, at_node, discrete, clock, .. } = options;
+            let device = cpu::open(CpuOptions { threads, at_node, discrete, clock, ..CpuOptions::default() })?;
             choice.find(std::slice::from_ref(device.caps())).map_err(OpenError::Absent)?;
             Ok(Box::new(device))
         }
@@ -189,15 +189,14 @@ pub fn open(choice: &Choice, options: OpenOptions) -> Result<Box<dyn Device>, Op
             use super::opencl::{self, OpenclOptions};
             let index = choice.find(&opencl::list().map_err(absent)?).map_err(OpenError::Absent)?;
             let device =
-                opencl::open(index, OpenclOptions { profile: options.clock, discrete: options.discrete, ..OpenclOptions::default() })?;
+                opencl::open(index, OpenclOptions { clock: options.clock, discrete: options.discrete, ..OpenclOptions::default() })?;
             Ok(Box::new(device))
         }
         #[cfg(feature = "cuda")]
         Backend::Cuda => {
-            use super::cuda::{self, Clock, CudaOptions};
+            use super::cuda::{self, CudaOptions};
             let index = choice.find(&cuda::list().map_err(absent)?).map_err(OpenError::Absent)?;
-            let clock = if options.clock { Clock::Rounds } else { Clock::Off };
-            let device = cuda::open(index, CudaOptions { clock, stepwise: options.stepwise, ..CudaOptions::default() })?;
+            let device = cuda::open(index, CudaOptions { clock: options.clock, stepwise: options.stepwise, ..CudaOptions::default() })?;
             Ok(Box::new(device))
         }
         backend => Err(match list(backend) {

@@ -351,6 +351,13 @@ impl Device for Trace {
         self.device.elapsed(point)
     }
 
+    fn node_times(&mut self, point: Point, times: &mut Vec<Option<Duration>>) -> Result<bool> {
+        if let Some(contract) = &self.contract {
+            contract.known("node_times", point)?;
+        }
+        self.device.node_times(point, times)
+    }
+
     fn fork(&self) -> Result<Box<dyn Device>> {
         Ok(Box::new(self.lane()?))
     }

@@ -34,6 +34,8 @@ struct Inner<'a> {
     ended: Option<Instant>,
     /// The first round that no lane has taken.
     next: u64,
+    /// Rounds below this one are run.
+    granted: u64,
     /// What was found in all rounds below `frontier`.
     tally: Tally,
     frontier: u64,
@@ -67,6 +69,7 @@ impl<'a> Board<'a> {
                 begun: None,
                 ended: None,
                 next: 0,
+                granted: plan.rounds.count,
                 tally: Tally::new(job),
                 frontier: 0,
                 ahead: Vec::with_capacity(plan.schedule.lanes as usize + 1),
@@ -133,7 +136,12 @@ impl<'a> Board<'a> {
     pub fn deal(&self, explained: u64) -> Option<(Range<u64>, Tally)> {
         let mut inner = self.inner();
         let begin = inner.next;
-        let end = begin.saturating_add(self.plan.schedule.deal).min(self.plan.rounds.count);
+        if begin == inner.granted {
+            inner.granted += inner.more(self.plan);
+        }
+        // Those of one lane alone are measured: it takes all at a time.
+        let deal = if self.plan.rounds.more.is_some() { u64::MAX } else { self.plan.schedule.deal };
+        let end = begin.saturating_add(deal).min(inner.granted);
         if begin >= end || begin >= self.limit.load(Ordering::Relaxed) {
             return None;
         }
@@ -195,6 +203,7 @@ impl<'a> Board<'a> {
         let total = inner.begun.zip(inner.ended).map_or(0, |(begun, ended)| (ended - begun).as_nanos() as u64);
         let outcome = Outcome {
             tally: inner.tally,
+            granted: inner.granted,
             stop: inner.stop.map(|(_, stop)| stop),
             begun: inner.begun,
             total,
@@ -205,6 +214,16 @@ impl<'a> Board<'a> {
 }
 
 impl Inner<'_> {
+    /// How many rounds more are run, once all that were dealt are merged. None after one that failed: its time is no result.
+    fn more(&self, plan: &Plan) -> u64 {
+        let (Some(rule), Some(begun)) = (&plan.rounds.more, self.begun) else { return 0 };
+        if self.frontier != self.granted || self.tally.failed_rounds > 0 || self.stop.is_some() {
+            return 0;
+        }
+        let rounds = &plan.rounds;
+        self.tally.samples.more(rule, self.granted, rounds.count, rounds.most, begun.elapsed())
+    }
+
     /// Keeps what was found; neighbours become one, so that there are never more than lanes.
     fn add(&mut self, mut dealt: Dealt) {
         let before = |other: &Dealt| other.whole && other.rounds.end == dealt.rounds.start;
@@ -238,6 +257,8 @@ impl Inner<'_> {
 /// What the rounds of a job came to.
 pub(super) struct Outcome {
     pub tally: Tally,
+    /// Rounds that were to be run.
+    pub granted: u64,
     pub stop: Option<Stop>,
     pub begun: Option<Instant>,
     /// From the first round's start to the last round's end. *Units*: nanoseconds.

@@ -78,7 +78,7 @@ pub(super) fn check(job: &Job, plan: &Plan, slot: &mut Slot, host: &mut HostSide
 fn claims(round: Round<'_>, host: &mut HostSide, work: &mut Work, changed: &AtomicBool, tally: &mut Tally) -> (bool, bool) {
     let Round { job, plan, slot } = round;
     let (mut bad, mut complete, mut left_out) = (false, true, false);
-    let last = slot.nth + 1 == plan.rounds.count;
+    let last = plan.rounds.is_last(slot.nth);
     // The first comparison of all elements reads the inputs anyway; without one they are verified by themselves.
     let reader = job.checks.iter().position(|c| c.every.is_due(slot.round, last) && c.is_whole() && !c.wants.is_empty());
     if reader.is_none() {

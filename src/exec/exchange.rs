@@ -338,7 +338,7 @@ impl Seat<'_> {
 
     /// Leaves the outputs of the round in a slot, which was just checked, and waits while it is too far ahead of another.
     pub(super) fn leave(&self, job: &Job, plan: &Plan, slot: &Slot, host: &HostSide) {
-        let last = slot.nth + 1 == plan.rounds.count;
+        let last = plan.rounds.is_last(slot.nth);
         let due = |check: &Check| check.between.is_some() && check.every.is_due(slot.round, last);
         let checks = job.checks.iter().enumerate();
         let outputs = checks.map(|(index, check)| due(check).then(|| output(Round { job, plan, slot }, host, index))?).collect();

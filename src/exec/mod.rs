@@ -4,8 +4,10 @@
 //! hand: fill, launch, check, in one thread and in cache; with three slots and a pool it is a pipeline; with several lanes
 //! it runs in several threads, which are dealt rounds (`board`).
 
+mod batch;
 mod board;
 mod build;
+mod clock;
 mod collect;
 mod compute;
 mod dump;
@@ -23,13 +25,14 @@ mod salvage;
 mod session;
 mod slot;
 mod spaced;
+mod times;
 mod work;
 
 use std::path::Path;
 use std::time::Instant;
 
 use crate::check::Census;
-use crate::device::{Device, DeviceError, Trace};
+use crate::device::{Clock, Device, DeviceError, Trace};
 use crate::job::{Build, Check, Condition, Job};
 use crate::plan::{Host, Plan};
 use crate::verdict::{CheckReport, Event, Failure, Kind, Reached, Report, Salvage, Times, Verdict};
@@ -40,10 +43,12 @@ pub use progress::{LaneProgress, MOST_LANES, Phase, Progress};
 
 use board::{Board, Outcome};
 use build::Building;
+use clock::Part;
 use dump::Dump;
 use host::Known;
 use lane::Lane;
 use session::Shared;
+use times::Samples;
 
 /// Failing rounds that are explained; later ones are counted.
 const MOST_EXPLAINED: u64 = 5;
@@ -73,6 +78,9 @@ pub(crate) struct Tally {
     /// The last round that is counted as failed.
     last_failed: Option<u64>,
     pub times: Times,
+    /// Of single rounds, and of their parts by the device's clock.
+    pub samples: Samples,
+    pub parts: Vec<Part>,
     /// What the last check found.
     pub census: Census,
 }
@@ -90,7 +98,7 @@ impl Tally {
         let build = |b: &Build| CheckReport { text: b.text.clone(), build: true, ..CheckReport::default() };
         let of_rounds = job.checks.iter().map(check).chain(job.conditions.iter().map(condition));
         let checks = of_rounds.chain(job.builds.iter().map(build)).collect();
-        Tally { checks, ..Tally::empty() }
+        Tally { checks, samples: Samples::new(), ..Tally::empty() }
     }
 
     /// One of no job.
@@ -107,13 +115,15 @@ impl Tally {
             told: 0,
             last_failed: None,
             times: Times::default(),
+            samples: Samples::default(),
+            parts: Vec::new(),
             census: Census::default(),
         }
     }
 
     /// One of the same job with nothing in it.
     fn blank(&self) -> Tally {
-        let mut blank = Tally { checks: self.checks.clone(), ..Tally::empty() };
+        let mut blank = Tally { checks: self.checks.clone(), samples: Samples::new(), ..Tally::empty() };
         blank.clear();
         blank
     }
@@ -126,6 +136,8 @@ impl Tally {
         self.salvage.errors.clear();
         self.salvage.checks.clear();
         (self.told, self.last_failed, self.times) = (0, None, Times::default());
+        self.samples.clear();
+        self.parts.clear();
     }
 
     /// Adds what was found in later rounds. The failures of the lowest failing rounds stay.
@@ -137,6 +149,9 @@ impl Tally {
         self.last_failed = later.last_failed.or(self.last_failed);
         self.checks.iter_mut().zip(&later.checks).for_each(|(check, later)| check.merge(later));
         self.times.merge(&later.times);
+        self.samples.merge(&later.samples);
+        self.parts.resize(self.parts.len().max(later.parts.len()), Part::default());
+        self.parts.iter_mut().zip(&later.parts).for_each(|(part, later)| part.merge(later));
         self.salvage.errors.extend_from_slice(&later.salvage.errors);
         self.salvage.checks.extend_from_slice(&later.salvage.checks);
         for failures in later.failures.chunk_by(|a, b| a.round == b.round) {
@@ -155,8 +170,8 @@ pub struct Options<'a> {
     pub threads: usize,
     /// A folder for the tensors of failing rounds.
     pub dump: Option<&'a Path>,
-    /// The device's clock is asked for the time of every round.
-    pub device_times: bool,
+    /// What the device's clock, which was opened for it, is asked for.
+    pub clock: Clock,
     /// Where outputs are compared with those of other devices that run the same job meanwhile.
     pub seat: Option<Seat<'a>>,
 }
@@ -164,7 +179,7 @@ pub struct Options<'a> {
 /// What is done with a round beside checking it.
 struct Beside<'a> {
     dump: Option<Dump>,
-    device_times: bool,
+    clock: Clock,
     seat: Option<Seat<'a>>,
 }
 
@@ -179,7 +194,7 @@ impl Beside<'_> {
 ///
 /// Device failures end the job with verdict `error`; the rounds before it keep theirs. The events are the only result.
 pub fn run(job: &Job, plan: &Plan, device: &mut Trace, options: &Options<'_>, progress: &Progress, events: &mut (dyn FnMut(Event) + Send)) {
-    let beside = Beside { dump: options.dump.map(Dump::new), device_times: options.device_times, seat: options.seat };
+    let beside = Beside { dump: options.dump.map(Dump::new), clock: options.clock, seat: options.seat };
     let lane = options.seat.map(|seat| seat.device());
     let executor = Executor { job, plan, device, progress, beside, events, started: Instant::now() };
     if plan.schedule.host == Host::Inline {
@@ -236,12 +251,10 @@ impl Executor<'_> {
         }
         // Waits for what is in flight, then frees everything: allocations equal frees whatever happened.
         let freed = self.device.reset();
-        let Outcome { tally, stop, begun, total, setup_counts } = outcome;
+        let Outcome { tally, granted, stop, begun, total, setup_counts } = outcome;
         let (mut verdict, mut reason) = match &stop {
-            None => (verdict(self.job, self.plan.rounds.count, &tally), None),
-            Some(Stop::Interrupted) => {
-                (Verdict::Interrupted, Some(format!("stopped after {} of {} rounds", tally.run, self.plan.rounds.count)))
-            }
+            None => (verdict(self.job, self.plan, granted, &tally), None),
+            Some(Stop::Interrupted) => (Verdict::Interrupted, Some(format!("stopped after {} of {} rounds", tally.run, granted))),
             Some(Stop::Device(error)) => (Verdict::Error, Some(told(error))),
         };
         if let (None, Err(error)) = (&stop, freed) {
@@ -262,6 +275,7 @@ impl Executor<'_> {
             };
         }
         self.progress.enter(Phase::Done, tally.run);
+        let measured = times::measured(self.job, self.plan, &tally, &caps.peak);
         let setup = begun.map_or(0, |begun| (begun - self.started).as_nanos() as u64);
         let report = Report {
             job: self.job.name.clone(),
@@ -287,9 +301,13 @@ impl Executor<'_> {
             round_counts: self.device.counts() - setup_counts,
             times: match self.job.compared {
                 // Devices that wait for each other are as fast as the slowest, which is no time of any.
-                true => Times { rounds: tally.run, setup, device: tally.times.device, ..Times::default() },
-                false => Times { total, rounds: tally.run, setup, ..tally.times },
+                true => Times { rounds: tally.run, setup, device: tally.times.device, round: measured.round, ..Times::default() },
+                false => Times { total, rounds: tally.run, setup, round: measured.round, ..tally.times },
             },
+            cold: self.plan.flush.is_some(),
+            steps: measured.steps,
+            rates: measured.rates,
+            stopped: measured.stopped,
             output: String::new(),
             lost: matches!(stop, Some(Stop::Device(DeviceError::Lost { .. }))),
             between: None,
@@ -298,7 +316,8 @@ impl Executor<'_> {
     }
 }
 
-fn verdict(job: &Job, rounds: u64, tally: &Tally) -> Verdict {
+/// What a job came to, of which so many rounds were dealt.
+fn verdict(job: &Job, plan: &Plan, granted: u64, tally: &Tally) -> Verdict {
     let (of_rounds, of_builds) = tally.checks.split_at(job.claims_of_rounds().min(tally.checks.len()));
     if tally.failed_rounds > 0 || of_builds.iter().any(|c| c.failed_rounds > 0) {
         // Expectations that have no value say nothing of the kernels.
@@ -309,7 +328,8 @@ fn verdict(job: &Job, rounds: u64, tally: &Tally) -> Verdict {
         return Verdict::Unchecked;
     }
     // Nothing run, a round without its checks, or a build that was not made is never a pass.
-    let whole = tally.run == rounds && tally.checked == tally.run && (tally.run > 0 || job.is_of_builds());
+    let whole =
+        tally.run == granted && plan.rounds.are_all(tally.run) && tally.checked == tally.run && (tally.run > 0 || job.is_of_builds());
     let built = of_builds.len() == job.builds.len() && of_builds.iter().all(|c| c.rounds == 1);
     let every = job.checks.iter().map(|c| c.every).chain(job.conditions.iter().map(|c| c.every));
     let counted = of_rounds.iter().zip(every).all(|(c, every)| c.rounds == job.due(every, tally.run) && (c.condition || c.elements > 0));

@@ -1,6 +1,7 @@
 //! A parsed spec and a kind of backend -> a [`Job`]: names turned into ids, sizes into numbers, loops unrolled.
 //! All semantic diagnostics are made here. No user code is run and no device is opened.
 
+mod bench;
 mod builds;
 mod checks;
 mod computed;
@@ -44,6 +45,7 @@ use crate::expr::{Binary, Program, Scalar};
 use crate::spec::{Backend, Loaded, Order};
 use crate::tensor::{Access, Dtype, Number, Shape, rows};
 
+pub use bench::{Bench, Stopping};
 pub use devices::{choices, differences, has_sources};
 pub use names::MOST_ROUNDS;
 pub use requires::Requirement;
@@ -89,6 +91,7 @@ pub struct Job {
     /// Claims about builds of kernels. In reports they come last.
     pub builds: Vec<Build>,
     pub limits: Limits,
+    pub bench: Bench,
     /// Its outputs are compared with those of the same job on other devices.
     pub compared: bool,
 }
@@ -337,10 +340,16 @@ impl Every {
         last || (round + 1).is_multiple_of(self.0.max(1))
     }
 
-    /// How many of the first `run` rounds of so many are, where all are run.
+    /// How many of the first `run` rounds are, where the last of every `count` rounds is one.
     fn due(self, run: u64, count: u64) -> u64 {
         let every = self.0.max(1);
-        run / every + u64::from(run > 0 && run == count && !count.is_multiple_of(every))
+        let lasts = run.checked_div(count).unwrap_or(0);
+        // Of the last rounds, those that are one of every so many are counted already.
+        let (mut divisor, mut rest) = (every, count);
+        while rest > 0 {
+            (divisor, rest) = (rest, divisor % rest);
+        }
+        run / every + lasts - lasts / (every / divisor)
     }
 }
 
@@ -558,9 +567,9 @@ mod tests {
         assert_eq!(due(10, 25), [9, 19, 24]);
         assert_eq!(due(10, 20), [9, 19]);
         assert_eq!(due(10, 3), [2]);
-        for (every, count) in [(1, 3), (10, 25), (10, 20), (10, 3), (3, 1)] {
-            for run in 0..=count {
-                let found = (0..run).filter(|&round| Every(every).is_due(round, round + 1 == count)).count() as u64;
+        for (every, count) in [(1, 3), (10, 25), (10, 20), (10, 3), (3, 1), (4, 6), (7, 1000)] {
+            for run in 0..=5 * count {
+                let found = (0..run).filter(|&round| Every(every).is_due(round, (round + 1).is_multiple_of(count))).count() as u64;
                 assert_eq!(Every(every).due(run, count), found, "{every} {count} {run}");
             }
         }

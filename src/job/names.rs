@@ -152,6 +152,7 @@ impl<'a> Resolver<'a> {
         self.header();
         self.devices();
         let only = self.only(rounds);
+        let bench = self.bench();
         let requires = self.requirements();
         let clean = self.problems.borrow().iter().all(|d| d.severity < crate::diag::Severity::Error);
         if !clean || !self.loaded.diagnostics.iter().all(|d| d.severity < crate::diag::Severity::Error) {
@@ -187,6 +188,7 @@ impl<'a> Resolver<'a> {
             conditions,
             builds,
             limits: self.limits(),
+            bench,
             compared: false,
         })
     }

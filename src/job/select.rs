@@ -3,7 +3,7 @@
 //! Rounds are counted twice where some are left out: by their number, which says what they see and never changes, and by
 //! their place among those that are run, by which they are dealt.
 
-use super::names::Resolver;
+use super::names::{MOST_ROUNDS, Resolver};
 use super::{Every, Job, Rounds};
 use crate::data;
 use crate::diag::{Diagnostic, Place};
@@ -106,14 +106,20 @@ impl Job {
         SetOrder::new(self).runs_below(self.rounds.count)
     }
 
-    /// How many of the rounds that are run first a claim is checked in.
+    /// How many rounds may be run where there are more than [`Job::runs`]: as many again each time, as long as they have numbers.
+    pub fn most_runs(&self) -> u64 {
+        let each = self.rounds.count.saturating_add(self.sets.len() as u64).max(1);
+        self.runs().saturating_mul((MOST_ROUNDS / each).saturating_sub(1).max(1))
+    }
+
+    /// How many of the rounds that are run first a claim is checked in: it is in the last of every [`Job::runs`].
     pub fn due(&self, every: Every, run: u64) -> u64 {
         let count = self.runs();
         if self.only.is_empty() {
             return every.due(run, count);
         }
         let mut order = SetOrder::new(self);
-        (0..run).filter(|&nth| every.is_due(order.round(nth), nth + 1 == count)).count() as u64
+        (0..run).filter(|&nth| every.is_due(order.round(nth), (nth + 1).is_multiple_of(count))).count() as u64
     }
 }
 

@@ -5,9 +5,11 @@ use super::fit::{Limits, Needs, Rung, Spared, TooLarge, reduce};
 use super::nodes::{ordered, slice};
 use super::schedule::{self, Load};
 use super::trust::{self, GUARD_WORD, Modes, Poisoning};
-use super::{Cost, Fill, Home, Host, Memory, Placement, Plan, Poison, Poisoned, Read, Rounds, Schedule, Staged, Trust, Upload, Zone};
+use super::{
+    Cost, Fill, Flush, Home, Host, Memory, Placement, Plan, Poison, Poisoned, Read, Rounds, Schedule, Staged, Trust, Upload, Zone,
+};
 use crate::device::{Caps, Cmd, Place, Word};
-use crate::job::{Action, Contents, Job};
+use crate::job::{Action, Bench, Contents, Job};
 use crate::spec;
 
 /// What the command line says of planning.
@@ -18,8 +20,10 @@ pub struct Options {
     pub fresh: bool,
     /// Threads that run rounds side by side; chosen where it is `None`.
     pub lanes: Option<u32>,
-    /// Rounds that a lane has in flight; chosen where it is `None`.
+    /// Batches of rounds that a lane has in flight; chosen where it is `None`.
     pub slots: Option<u32>,
+    /// Rounds that are submitted at once; chosen where it is `None`.
+    pub batch: Option<u32>,
     /// Where the host works; chosen where it is `None`.
     pub host: Option<Host>,
 }
@@ -67,8 +71,12 @@ pub(super) struct Draft<'a> {
     pub fills: Vec<Fill>,
     pub reads: Vec<Read>,
     pub staged: Vec<Staged>,
+    pub flush: Option<Flush>,
     /// Of the round with the most nodes.
     pub cmds: Vec<Cmd>,
+    /// Rounds that are submitted at once, and why so many.
+    pub batch: u32,
+    pub batch_reason: String,
 }
 
 /// The plan of a job on a device. *Errors*: it does not fit, by memory or by block size.
@@ -82,8 +90,10 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
     }
     let limits = Limits::of(job, caps);
     let (mut spared, mut rungs) = (Spared::default(), Vec::new());
+    // Rounds at once that memory has room for, and why no more.
+    let (mut most, mut fewer_at_once): (u32, Option<String>) = (u32::MAX, None);
     loop {
-        let draft = Draft::new(job, caps, options.trust, spared)?;
+        let draft = Draft::new(job, caps, options.trust, spared, 1)?.batched(options, spared, most)?;
         let modes = match draft.modes() {
             Ok(modes) => modes,
             // There are several sets on the device, and without them one graph.
@@ -95,12 +105,28 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
         };
         let cost = draft.cost();
         let schedule = draft.schedule(options, &draft.load(&cost, options))?;
-        let needs = draft.needs(&schedule, u64::from(draft.sets_on_device().max(1)) * modes.modes.len() as u64, options.fresh);
+        let graphs = u64::from(draft.sets_on_device().max(1)) * modes.modes.len() as u64;
+        let rounds: u64 = draft.batches().iter().map(|&rounds| u64::from(rounds)).sum();
+        let needs = draft.needs(&schedule, graphs * rounds, options.fresh);
+        if let (2.., Some(short)) = (draft.batch, limits.short(&needs, schedule.lanes, schedule.slots)) {
+            fewer_at_once.get_or_insert(format!("{} {short}", draft.batch));
+            most = draft.batch / 2;
+            continue;
+        }
         match reduce(schedule, &needs, &limits) {
             Ok((mut schedule, fewer)) => {
                 schedule.deal = schedule::deal(job.runs(), schedule.lanes);
-                rungs.extend(fewer);
-                return draft.finish(options, schedule, modes, cost, &needs, rungs);
+                let what = format!("{} at once", super::show::count(draft.batch.into(), "round"));
+                let at_once = fewer_at_once.clone().map(|reason| Rung { what, reason });
+                let rungs = at_once.into_iter().chain(rungs.iter().cloned()).chain(fewer).collect();
+                let batch = draft.batch;
+                match draft.finish(options, schedule, modes, cost, &needs, rungs) {
+                    Err(PlanError::TooManyEdges { .. }) if batch > 1 => {
+                        fewer_at_once = Some(format!("the steps of {batch} depend on each other in too many places"));
+                        most = batch / 2;
+                    }
+                    plan => return plan,
+                }
             }
             Err(short) => match spared.next(&draft, &short) {
                 Some((more, rung)) => {
@@ -115,7 +141,7 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
 
 impl<'a> Draft<'a> {
     /// Classes, addresses and commands.
-    fn new(job: &'a Job, caps: &'a Caps, trust: Trust, spared: Spared) -> Result<Draft<'a>, PlanError> {
+    pub(super) fn new(job: &'a Job, caps: &'a Caps, trust: Trust, spared: Spared, batch: u32) -> Result<Draft<'a>, PlanError> {
         let uses = classify::uses(job);
         let tensor = |(id, tensor): (usize, &crate::job::Tensor)| {
             let of = uses[id];
@@ -142,11 +168,15 @@ impl<'a> Draft<'a> {
             fills: Vec::new(),
             reads: Vec::new(),
             staged: Vec::new(),
+            flush: None,
             cmds: Vec::new(),
+            batch,
+            batch_reason: String::new(),
         };
         draft.place_pristine()?;
         draft.place_carried()?;
         draft.place_slot()?;
+        draft.place_flush();
         let must_write = |id: usize| job.checks.iter().any(|c| c.written && c.tensor == id);
         let mut words: Vec<u32> = Vec::new();
         for id in draft.outputs().into_iter().filter(|&id| trust != Trust::Fast || must_write(id)) {
@@ -157,7 +187,7 @@ impl<'a> Draft<'a> {
             });
             // A command costs more than the bytes of a small output.
             let by_host = caps.unified && caps.submit_ns >= COMMAND_NS && draft.tensors[id].bytes <= SMALL_OUTPUTS;
-            draft.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16, always: must_write(id), by_host });
+            draft.poison.push(Poisoned { tensor: id, var: (batch as usize * job.vars.len() + at) as u16, always: must_write(id), by_host });
         }
         draft.cmds = draft.round(0, &trust::Mode { poison: Poison::Full, all_guards: true, guards: trust != Trust::Fast });
         Ok(draft)
@@ -173,6 +203,9 @@ impl<'a> Draft<'a> {
 
     /// The kinds of rounds. *Errors*: why not every set can have graphs.
     fn modes(&self) -> Result<Modes, String> {
+        if self.batch > 1 {
+            return Ok(trust::one_mode(self.trust, !self.outputs().is_empty()));
+        }
         let bytes = self.output_bytes();
         let cheap = bytes * 20 <= moved(&self.cost());
         let stale_could_pass = self.poison.iter().any(|p| !classify::expected_anew(self.job, p.tensor));
@@ -186,7 +219,7 @@ impl<'a> Draft<'a> {
     }
 
     /// What the schedule depends on.
-    fn load(&self, cost: &Cost, options: &Options) -> Load {
+    pub(super) fn load(&self, cost: &Cost, options: &Options) -> Load {
         let widest = self.job.steps.iter().filter_map(|s| match &s.action {
             Action::Launch { grid, .. } => {
                 Some(grid.iter().map(|g| if let Word::Const(n) = g { *n } else { 1 }).fold(1u64, u64::saturating_mul))
@@ -197,7 +230,8 @@ impl<'a> Draft<'a> {
             host_bytes: cost.round_upload + cost.round_download,
             device_bytes: moved(cost),
             widest: widest.max().unwrap_or(1),
-            rounds: self.job.runs(),
+            launches: cost.launches,
+            rounds: if self.bench().stopping.is_some() { self.job.most_runs() } else { self.job.runs() },
             alone: self.alone(options),
         }
     }
@@ -211,17 +245,20 @@ impl<'a> Draft<'a> {
         needs: &Needs,
         rungs: Vec<Rung>,
     ) -> Result<Plan, PlanError> {
-        let job = self.job;
+        let (job, more) = (self.job, self.bench().stopping);
         let poison = |&id: &usize| {
             let word = trust::poison_of(job, id, 0);
             let home = self.tensors[id].home?;
             Some(Cmd::Fill { dst: slice(home, self.tensors[id].bytes), pattern: Word::Const(word.into()) })
         };
         let at_setup: Vec<Cmd> = if self.trust == Trust::Fast { self.outputs().iter().filter_map(poison).collect() } else { Vec::new() };
+        let at_setup = self.list_of(self.batch).list(&at_setup);
         cost.lower_bound_ns = (moved(&cost) as f64 / self.caps.bytes_per_ns) as u64;
         let sets = self.sets_on_device();
+        let batches = self.batches();
         let kinds = (0..sets.max(1)).flat_map(|set| modes.modes.iter().map(move |mode| (set, mode)));
-        let graphs = kinds.map(|(set, mode)| self.round_nodes(set, mode)).collect::<Result<Vec<_>, _>>()?;
+        let kinds = batches.iter().flat_map(|&rounds| kinds.clone().map(move |(set, mode)| (rounds, set, mode)));
+        let graphs = kinds.map(|(rounds, set, mode)| self.nodes(rounds, set, mode)).collect::<Result<Vec<_>, _>>()?;
         let slots = u64::from(schedule.slots) * u64::from(schedule.lanes);
         cost.device_peak = needs.device.at(schedule.lanes, schedule.slots);
         cost.host_peak = needs.host.at(schedule.lanes, schedule.slots);
@@ -251,6 +288,7 @@ impl<'a> Draft<'a> {
             start_nodes: ordered(self.start)?,
             poison_nodes: ordered(at_setup)?,
             graphs,
+            batches,
             sets,
             modes: modes.modes,
             fewer_modes: modes.reason,
@@ -264,11 +302,19 @@ impl<'a> Draft<'a> {
                 left_out: job.rounds.count - job.runs(),
                 warmup: job.rounds.warmup,
                 order: job.rounds.order,
+                more,
+                most: if more.is_some() { job.most_runs() } else { job.runs() },
             },
+            flush: self.flush,
             cost,
             tensors: self.tensors,
             memories: self.memories,
         })
+    }
+
+    /// How rounds are measured: not at all where devices wait for each other, as their times are told of none.
+    pub(super) fn bench(&self) -> Bench {
+        if self.job.compared { Bench::default() } else { self.job.bench }
     }
 
     /// Why there can be one lane alone.
@@ -280,7 +326,10 @@ impl<'a> Draft<'a> {
             () if self.job.kernels[..self.job.loads].iter().any(|k| k.serial) => {
                 Some("a kernel is `serial`: it may not run twice at a time")
             }
+            () if self.bench().cold => Some("every round has the device's caches to itself"),
+            () if self.bench().stopping.is_some() => Some("rounds that are measured do not share the machine"),
             () if carries => Some("every round starts from what the one before it left in a carried tensor"),
+            () if self.batch > 1 => Some("rounds that are submitted at once fill the slots of one lane"),
             () if options.host == Some(Host::Pool) => Some("host work on a pool takes all threads for one round"),
             () if !self.caps.unified => Some("the device has memory of its own, which rounds in flight keep busy from one lane"),
             () => None,
@@ -294,7 +343,11 @@ impl<'a> Draft<'a> {
             schedule.reason = "fresh: set-up and tear-down around every round".into();
             (schedule.lanes, schedule.slots) = (1, 1);
         }
-        if options.host == Some(Host::Pool) || options.slots.is_some_and(|slots| slots > 1) {
+        if self.bench().cold {
+            (schedule.lanes, schedule.slots) = (1, 1);
+            schedule.reason = "cold caches: one round at a time has them to itself".into();
+        }
+        if options.host == Some(Host::Pool) || options.slots.is_some_and(|slots| slots > 1) || self.batch > 1 {
             schedule.lanes = 1;
         }
         if let Some(slots) = options.slots.filter(|_| !options.fresh) {
@@ -317,13 +370,17 @@ impl<'a> Draft<'a> {
         }
         let rounds = load.rounds;
         schedule.lanes = schedule.lanes.min(rounds.min(schedule::MOST_LANES) as u32).max(1);
-        schedule.slots = schedule.slots.min(rounds.min(64) as u32).max(1);
+        schedule.slots = schedule.slots.min(rounds.div_ceil(self.batch.into()).min(64) as u32).max(1);
+        schedule.batch = self.batch;
+        if let Some(words) = self.batch_words() {
+            schedule.reason = format!("{}; {words}", schedule.reason);
+        }
         schedule.deal = schedule::deal(rounds, schedule.lanes);
         Ok(schedule)
     }
 
     /// Sets that have graphs of their own.
-    fn sets_on_device(&self) -> u32 {
+    pub(super) fn sets_on_device(&self) -> u32 {
         let any = self
             .tensors
             .iter()
@@ -332,13 +389,14 @@ impl<'a> Draft<'a> {
         if any { self.job.sets.len() as u32 } else { 0 }
     }
 
-    fn cost(&self) -> Cost {
+    pub(super) fn cost(&self) -> Cost {
         let mut cost = Cost { setup_upload: self.setup.iter().map(|u| u.bytes).sum(), ..Cost::default() };
         cost.round_upload = self.fills.iter().map(|f| f.bytes).sum();
         cost.round_download = self.reads.iter().map(|r| r.bytes).sum();
         let mode = trust::Mode { poison: Poison::Nothing, all_guards: false, guards: false };
         for cmd in self.round(0, &mode) {
             match &cmd {
+                Cmd::Fill { dst, .. } if self.flush.as_ref().is_some_and(|flush| flush.memory == dst.mem.0) => {}
                 Cmd::Copy { src, .. } => cost.round_copied += 2 * src.len,
                 Cmd::Fill { dst, .. } => cost.round_filled += dst.len,
                 Cmd::Launch { .. } => cost.launches += 1,

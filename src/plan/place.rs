@@ -5,12 +5,17 @@ use super::arena::{Layout, Life, gaps, layout};
 use super::build::{Draft, PlanError};
 use super::classify::{self, Class};
 use super::nodes::slice;
-use super::{Fill, Home, Memory, Read, Upload, Zone};
+use super::show::bytes as show;
+use super::{Fill, Flush, Home, Memory, Read, Upload, Zone};
 use crate::device::{Cmd, Place, Word};
 use crate::job::Contents;
 
-/// Bytes behind an arena's last guard that are guarded too, up to twice as many.
+/// Bytes behind an arena's last guard that are guarded too, up to twice as many; shared by the rounds of a batch.
 const TAIL_BYTES: u64 = 4096;
+
+/// What is written to flush caches: beyond twice their size, and where that is not known.
+const FLUSHED_BEYOND: u64 = 64 << 10;
+const FLUSHED: u64 = 256 << 20;
 
 /// What is laid out in an arena: a tensor's bytes, or the copy of a guard zone.
 type Item = (Option<usize>, Life);
@@ -18,8 +23,10 @@ type Item = (Option<usize>, Life);
 impl Draft<'_> {
     /// Adds the memories of an arena, split by the device's largest allocation; returns where each life lies.
     fn arena(&mut self, name: &'static str, place: Place, per_slot: bool, items: &[Item], zones: bool) -> Result<Vec<Home>, PlanError> {
-        let limit = self.caps.largest_alloc;
         let alignment = self.alignment();
+        // Every round of a batch has its part of a slot's memories.
+        let rounds = if per_slot { u64::from(self.batch) } else { 1 };
+        let limit = if rounds > 1 { self.caps.largest_alloc / rounds / alignment * alignment } else { self.caps.largest_alloc };
         let mut homes = vec![Home { memory: 0, offset: 0 }; items.len()];
         let mut from = 0;
         while from < items.len() {
@@ -55,16 +62,36 @@ impl Draft<'_> {
             let mut bytes = laid.bytes;
             if zones && self.guard > 0 {
                 // A kernel with a wrong stride jumps the guard: what is behind it, up to whole pages, is guarded too.
-                bytes = (laid.bytes + TAIL_BYTES).next_multiple_of(TAIL_BYTES).min(limit.max(laid.bytes));
+                let tail = (TAIL_BYTES / rounds).next_multiple_of(alignment).max(self.guard.next_multiple_of(alignment));
+                bytes = (laid.bytes + tail).next_multiple_of(tail).min(limit.max(laid.bytes));
                 if bytes > laid.bytes {
                     let at = Home { memory, offset: laid.bytes };
                     self.zones.push(Zone { at, read: at, bytes: bytes - laid.bytes, before: None, behind: None, near: false });
                 }
             }
-            self.memories.push(Memory { name, place, bytes, per_slot });
+            self.memories.push(Memory { name, place, bytes: bytes * rounds, per_slot, stride: bytes });
             from = to;
         }
         Ok(homes)
+    }
+
+    /// What is written before the steps of rounds that start with cold caches.
+    pub(super) fn place_flush(&mut self) {
+        if !self.bench().cold {
+            return;
+        }
+        let (wanted, of) = match self.caps.peak.cache {
+            Some(cache) => (2 * cache + FLUSHED_BEYOND, format!("more than twice the device's last cache of {}", show(cache))),
+            None => (FLUSHED, "as the size of the device's last cache is not known".to_string()),
+        };
+        // What the limits of memory leave to the job is not known before all is placed: most of it.
+        let limit = self.job.limits.device_memory.unwrap_or(u64::MAX).min(self.caps.memory) / 4;
+        let bytes = wanted.min(self.caps.largest_alloc).min(limit) / 4 * 4;
+        let less = if bytes < wanted { format!("; {} would be, the device has no more to spare", show(wanted)) } else { String::new() };
+        let memory = self.memories.len() as u32;
+        let place = if self.caps.unified { Place::Shared } else { Place::Device };
+        self.memories.push(Memory { name: "flush", place, bytes, per_slot: true, stride: bytes });
+        self.flush = Some(Flush { memory, bytes, reason: format!("{of}{less}") });
     }
 
     /// Contents that are written once: residents, and what restored and carried tensors start from.

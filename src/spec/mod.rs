@@ -3,6 +3,7 @@
 //!
 //! Doc comments of the types are what an editor shows; they speak to the person who edits a spec.
 
+mod bench;
 mod check;
 mod data;
 mod device;
@@ -25,6 +26,7 @@ use serde::Deserialize;
 use crate::tensor::Dtype;
 
 pub use crate::tensor::Backend;
+pub use bench::Bench;
 pub use check::{Between, Build, Check, Expect, ExpectTable, NanPolicy, Set};
 pub use data::{Data, Integers, Normal, Range, Tensor, Uniform};
 pub use device::Device;
@@ -91,4 +93,7 @@ pub struct Spec {
     /// Time and memory that the job may take.
     #[serde(default)]
     pub limits: Limits,
+    /// What a round moves and computes, and how its time is measured.
+    #[serde(default)]
+    pub bench: Bench,
 }

@@ -6,7 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Between, Check, Device, Integers, Kernel, Limits, Normal, Range, Rounds, Set, Spec, Step, Tensor, Uniform};
+use super::{Bench, Between, Check, Device, Integers, Kernel, Limits, Normal, Range, Rounds, Set, Spec, Step, Tensor, Uniform};
 
 /// Reads types by what `#[serde(remote = "Self")]` derives for them, from tables alone.
 macro_rules! tables {
@@ -41,6 +41,7 @@ tables! {
     Check: "a table",
     Between: "a table such as { ulp = 2 }",
     Limits: "a table",
+    Bench: "a table",
     Range: "a table such as { start = 0, step = 1 }",
     Uniform: "a table such as { low = 0.0, high = 1.0 }",
     Normal: "a table such as { mean = 0.0, std = 1.0 }",

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::device::choice::{self, Choice, OpenError, OpenOptions};
-use crate::device::{Caps, Chaos, ChaosOptions, Device, Trace, TraceOptions};
+use crate::device::{Caps, Chaos, ChaosOptions, Clock, Device, Trace, TraceOptions};
 use crate::diag::{self, Diagnostic, Severity, Style};
 use crate::exec::{self, LaneProgress, Phase, Progress};
 use crate::job::{self, Job, Overrides};
@@ -41,6 +41,7 @@ pub struct Request {
     pub fresh: bool,
     pub lanes: Option<u32>,
     pub slots: Option<u32>,
+    pub batch: Option<u32>,
     pub host: Option<Host>,
     /// Threads for kernels and for host work; otherwise as many as the machine runs at once.
     pub threads: Option<usize>,
@@ -50,8 +51,8 @@ pub struct Request {
     pub chaos: Option<u64>,
     /// Treat the device as one with memory of its own: for tests.
     pub discrete: bool,
-    /// Ask the device's clock for the time of every round.
-    pub device_times: bool,
+    /// What the device's clock is asked for.
+    pub device_times: Clock,
     /// Every command is waited for before the next one starts, so that an error tells which one failed.
     pub stepwise: bool,
     /// A folder for the tensors of failing rounds.
@@ -74,20 +75,29 @@ impl Request {
             fresh: false,
             lanes: None,
             slots: None,
+            batch: None,
             host: None,
             threads: None,
             contract: false,
             chaos: None,
             discrete: false,
-            device_times: false,
+            device_times: Clock::Off,
             stepwise: false,
             dump: None,
             coloured: false,
         }
     }
 
+    /// What the device's clock is asked for while a job runs: rounds that start with cold caches are timed by their steps.
+    pub fn clock(&self, job: &Job) -> Clock {
+        if job.bench.cold && !job.compared { Clock::Steps } else { self.device_times }
+    }
+
     pub fn plan_options(&self) -> Options {
-        Options { trust: self.trust, fresh: self.fresh, lanes: self.lanes, slots: self.slots, host: self.host }
+        let Request { trust, fresh, lanes, slots, host, .. } = *self;
+        // Steps are timed in rounds by themselves.
+        let batch = self.batch.or((self.device_times == Clock::Steps).then_some(1));
+        Options { trust, fresh, lanes, slots, batch, host }
     }
 }
 
@@ -259,16 +269,16 @@ pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
     Ok(Resolved { parties, skip, text, errors, warnings, unselected })
 }
 
-/// Opens a device as a request wants it; its lanes say in `progress` where they are, from the `first` on.
-pub fn open(request: &Request, device: &Choice, progress: Option<&'static Progress>, first: usize) -> Result<Trace, OpenError> {
+/// Opens a device as a request wants it, with a clock; its lanes say in `progress` where they are, from the `first` on.
+pub fn open(
+    request: &Request,
+    device: &Choice,
+    clock: Clock,
+    progress: Option<&'static Progress>,
+    first: usize,
+) -> Result<Trace, OpenError> {
     let at_node = progress.map(|progress| (first..exec::MOST_LANES).map(|lane| &progress.lane(lane).node).collect()).unwrap_or_default();
-    let options = OpenOptions {
-        threads: request.threads,
-        at_node,
-        discrete: request.discrete,
-        clock: request.device_times,
-        stepwise: request.stepwise,
-    };
+    let options = OpenOptions { threads: request.threads, at_node, discrete: request.discrete, clock, stepwise: request.stepwise };
     let mut device: Box<dyn Device> = choice::open(device, options)?;
     if let Some(seed) = request.chaos {
         device = Box::new(Chaos::new(device, ChaosOptions { seed, fail: None }));
@@ -361,7 +371,7 @@ fn prepare(
         }
         places.push((backend, place));
     }
-    let device = open(request, &party.device, Some(progress), of).map_err(absent)?;
+    let device = open(request, &party.device, request.clock(job), Some(progress), of).map_err(absent)?;
     if let Some(why) = job.requires.iter().find_map(|requirement| requirement.unmet(device.caps())) {
         return Err(unplanned(Some(device.caps()), Verdict::Skip, why));
     }
@@ -380,11 +390,14 @@ fn where_of(request: &Request, party: usize, lane: &LaneProgress) -> Option<Stri
     let parties = resolve(request).ok()?.parties;
     // Other devices do not tell which node they are at.
     let Party { device, job } = parties.get(party).filter(|party| party.job.backend == Backend::Cpu)?;
-    let device = open(request, device, None, 0).ok()?;
+    let device = open(request, device, Clock::Off, None, 0).ok()?;
     let plan = plan::build(job, device.caps(), &request.plan_options()).ok()?;
     let mode = plan.mode(job::SetOrder::new(job).runs_below(lane.round()));
-    let nodes = plan.graphs.get(plan.graph(0, mode))?;
-    let index = plan.step_of(mode, nodes.len(), job.steps.len(), lane.node.load(Ordering::Relaxed) as usize)?;
+    // Of rounds that are submitted at once the last ones may be fewer; of those in flight with others nothing is said.
+    let rounds = lane.flying().max(1);
+    let nodes = plan.node_count(rounds, 0, mode);
+    let (_, own) = plan.round_of(rounds, nodes, lane.node.load(Ordering::Relaxed) as usize);
+    let index = plan.step_of(mode, nodes / rounds as usize, job.steps.len(), own)?;
     let step = job.steps.get(index)?;
     let words = job.step_in_words(index)?;
     let protected: Vec<String> = step

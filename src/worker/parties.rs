@@ -26,7 +26,7 @@ pub(super) fn run(
         for (party, (ready, dump)) in parties.iter().zip(ready.into_iter().zip(&dumps)) {
             match ready {
                 Ok(Ready { mut device, plan }) => {
-                    let options = Options { threads, dump: dump.as_deref(), device_times: request.device_times, seat: None };
+                    let options = Options { threads, dump: dump.as_deref(), clock: request.clock(&party.job), seat: None };
                     let events = &mut |event| send(Message::Event { of: 0, event });
                     exec::run(&party.job, &plan, &mut device, &options, progress, events);
                 }
@@ -60,7 +60,7 @@ pub(super) fn run(
             let party = move || {
                 // Whatever ends this thread, the others do not wait for it.
                 let _gone = Gone { exchange, of };
-                let options = Options { threads, dump, device_times: request.device_times, seat: Some(exchange.seat(of)) };
+                let options = Options { threads, dump, clock: request.clock(&party.job), seat: Some(exchange.seat(of)) };
                 exec::run(&party.job, &plan, &mut device, &options, progress, &mut |event| tell(of, event));
                 // It is done, which takes no time; others are not.
                 progress.lane(of).enter(exec::Phase::Idle, 0);

@@ -176,7 +176,12 @@ fn device_times_are_told_where_the_device_has_a_clock() {
     spec(folder, "both", "", BOTH, "");
     let (code, printed) = run(folder, &["both.toml", "--device-times"]);
     assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.contains("a round by the device's clock"), "{printed}");
+    let (code, printed) = run(folder, &["both.toml", "--device-times", "--chaos", "1"]);
+    assert_eq!(code, Some(0), "{printed}");
     assert!(printed.contains("the device has no clock for these rounds"), "{printed}");
+    let (code, printed) = run(folder, &["both.toml", "--device-times=sometimes"]);
+    assert!(code == Some(2) && printed.contains("it is `rounds` or `steps`"), "{printed}");
     let (_, printed) = run(folder, &["both.toml"]);
     assert!(!printed.contains("clock"), "{printed}");
     let mut args = vec![vec!["both.toml", "--device-times", "--slots", "3"]];
@@ -187,6 +192,34 @@ fn device_times_are_told_where_the_device_has_a_clock() {
         let (code, printed) = run(folder, &args);
         assert_eq!(code, Some(0), "{printed}");
         assert!(printed.contains("a round by the device's clock"), "{printed}");
+    }
+}
+
+#[test]
+fn times_of_steps_have_a_line_each_in_text_and_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    spec(folder, "both", "", BOTH, "[bench]\nbytes = 1000\nflops = 500\nmin_time = \"1ms\"\n");
+    for device in if has_opencl() { &["cpu", "opencl"][..] } else { &["cpu"] } {
+        let (code, printed) = run(folder, &["both.toml", "--device-times=steps", "--device", device, "--json=report.json"]);
+        assert_eq!(code, Some(0), "{printed}");
+        let lines = [
+            "a round, by the device's clock",
+            "before the steps",
+            "twice",
+            "after the steps",
+            " of the steps by the device's clock, over ",
+        ];
+        for line in lines.iter().chain(&["GB/s", "GFLOP/s", " rounds for 1.00 ms in all: "]) {
+            assert!(printed.contains(line), "{line}: {printed}");
+        }
+        let text = std::fs::read_to_string(folder.join("report.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let report = &report[0];
+        assert_eq!(report["times"]["round"]["of"], "steps");
+        assert_eq!(report["times"]["round"]["rounds"], report["run"]);
+        assert_eq!(report["steps"].as_array().unwrap().len(), 3);
+        assert!(report["rates"]["bytes"] == 1000 && report["rates"]["impossible"].is_null() && report["stopped"]["reached"].is_boolean());
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) fn conform(suite: &Suite<'_>) {
         offsets_reach_the_kernel,
         grids_have_three_dimensions_and_zero_is_no_launch,
         replays_take_their_own_variables_in_order,
+        nodes_are_timed_in_list_order,
         points_order_queues,
         lists::copies_go_in_all_directions,
         lists::a_graph_is_replayed_with_data_that_changes,
@@ -354,6 +355,33 @@ fn replays_take_their_own_variables_in_order(bench: &mut Bench<'_>) {
         assert!(bench.device.poll(point).unwrap());
         bench.device.elapsed(point).unwrap();
         assert_eq!(bench.get_u32(y), want, "{queue:?}");
+    }
+}
+
+fn nodes_are_timed_in_list_order(bench: &mut Bench<'_>) {
+    let mem = bench.put(&[0; 64]);
+    let fill = |offset, len| Node { cmd: Cmd::Fill { dst: part(mem, offset, len), pattern: Word::Const(7) }, after: Vec::new() };
+    let three = bench.device.record(&[fill(0, 16), fill(16, 0), fill(32, 32)]).unwrap();
+    let one = bench.device.record(&[fill(0, 64)]).unwrap();
+    let mut times = Vec::new();
+    for queue in [Queue(0), Queue(1), Queue(0), Queue(2)] {
+        let first = bench.device.replay(queue, &[], three, &[]).unwrap();
+        bench.device.wait(first).unwrap();
+        let kept = bench.device.node_times(first, &mut times).unwrap();
+        assert_eq!(times.len(), if kept { 3 } else { 0 }, "{queue:?}");
+        if kept {
+            // Nodes may run side by side; clocks are read in steps of less than a microsecond.
+            let longest = times.iter().flatten().max().copied().unwrap_or_default();
+            let elapsed = bench.device.elapsed(first).unwrap().unwrap_or(Duration::MAX);
+            assert!(elapsed.saturating_add(Duration::from_micros(1)) >= longest, "{queue:?}: {elapsed:?} {times:?}");
+        }
+        let second = bench.device.replay(queue, &[], one, &[]).unwrap();
+        bench.device.wait(second).unwrap();
+        assert_eq!(bench.device.node_times(second, &mut times).unwrap(), kept, "{queue:?}");
+        assert_eq!(times.len(), usize::from(kept), "{queue:?}");
+        // What was before may be forgotten, and is nothing else.
+        let older = bench.device.node_times(first, &mut times).unwrap();
+        assert_eq!(times.len(), if older { 3 } else { 0 }, "{queue:?}");
     }
 }
 

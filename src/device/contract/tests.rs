@@ -1,7 +1,7 @@
 //! Calls that break the contract, each with one that keeps it.
 
 use super::*;
-use crate::device::{Code, Device, NO_OFFSET, NullDevice, Trace, TraceOptions};
+use crate::device::{Code, Device, NO_OFFSET, NullDevice, Peak, Trace, TraceOptions};
 
 fn caps() -> Caps {
     Caps {
@@ -11,6 +11,7 @@ fn caps() -> Caps {
         unified: true,
         lanes: 1,
         submit_ns: 0,
+        node_ns: 0,
         bytes_per_ns: 1.0,
         memory: 1 << 30,
         largest_alloc: 1 << 20,
@@ -19,6 +20,7 @@ fn caps() -> Caps {
         max_block: 256,
         max_block_dims: [256, 256, 4],
         shares_cores: true,
+        peak: Peak::default(),
         features: Vec::new(),
         versions: Vec::new(),
     }

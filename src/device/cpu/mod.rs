@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Builder, Caps, Code, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
+use super::{
+    Builder, Caps, Clock, Code, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Peak, Place, Point, Queue, Result,
+};
 use crate::tensor::{Dtype, Lang};
 
 mod bytes;
@@ -79,6 +81,8 @@ pub struct CpuOptions {
     /// Told the index of each node before it runs, so that whoever watches can say where a kernel crashed: the first by
     /// the instance that is opened and by its first fork, the others by further forks in their order.
     pub at_node: Vec<&'static AtomicU32>,
+    /// What is timed: rounds, and each of their nodes.
+    pub clock: Clock,
     /// Commands to try as C compiler; otherwise `$RUNJOB_CC` alone, or `$CC`, `cc`, `clang`, `gcc`.
     pub compilers: Option<Vec<String>>,
     /// Commands to try as C++ compiler; otherwise `$RUNJOB_CXX` alone, or `$CXX`, `c++`, `clang++`, `g++`.
@@ -107,6 +111,9 @@ pub struct CpuDevice {
     inherited: (usize, usize),
     /// Replays and submissions to queue 0 so far.
     inline_points: u64,
+    /// What the last of them took, where that is timed; and each of its nodes. *Units*: nanoseconds.
+    inline_time: Option<u64>,
+    inline_nodes: Vec<u64>,
     context: Arc<Context>,
     home: Arc<Home>,
 }
@@ -196,6 +203,7 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
         unified: !options.discrete,
         lanes: pool.threads() as u32,
         submit_ns: 50,
+        node_ns: 50,
         // Beyond what the caches of today's cores give, so that a lower bound by bytes is one.
         bytes_per_ns: 200.0 * pool.threads() as f64,
         memory: budget.total(),
@@ -205,10 +213,11 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
         max_block: MAX_BLOCK,
         max_block_dims: [MAX_BLOCK; 3],
         shares_cores: true,
+        peak: Peak::default(),
         features: Dtype::ALL.iter().map(|d| d.name().to_string()).collect(),
         versions: Vec::new(),
     };
-    let context = Arc::new(Context { pool, at_node: options.at_node.first().copied() });
+    let context = Arc::new(Context { pool, at_node: options.at_node.first().copied(), clock: options.clock });
     let workshop = Arc::new(Workshop::new(cache, tools, processor));
     let home = Home { caps, at_node: options.at_node, forks: AtomicU32::new(0), workshop, budget, discrete: options.discrete };
     Ok(CpuDevice {
@@ -218,6 +227,8 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
         kernels: Vec::new(),
         inherited: (0, 0),
         inline_points: 0,
+        inline_time: None,
+        inline_nodes: Vec::new(),
         context,
         home: Arc::new(home),
     })
@@ -387,7 +398,11 @@ impl Device for CpuDevice {
                     recorded.inline.insert(program)
                 }
             };
-            program.run("replay", vars, &self.context)?;
+            if self.context.clock == Clock::Off {
+                program.run("replay", vars, &self.context)?;
+            } else {
+                self.inline_time = Some(program.timed("replay", vars, &self.context, &mut self.inline_nodes)?);
+            }
             self.inline_points += 1;
             return Ok(Point(self.inline_points));
         }
@@ -405,7 +420,7 @@ impl Device for CpuDevice {
             for &point in after {
                 self.wait(point)?;
             }
-            program.run("submit", &[], &self.context)?;
+            self.inline_time = Some(program.timed("submit", &[], &self.context, &mut self.inline_nodes)?);
             self.inline_points += 1;
             return Ok(Point(self.inline_points));
         }
@@ -431,16 +446,39 @@ impl Device for CpuDevice {
 
     fn elapsed(&mut self, point: Point) -> Result<Option<Duration>> {
         let (queue, number) = self.locate("elapsed", point)?;
-        let Some(background) = self.background(queue) else { return Ok(None) };
+        let Some(background) = self.background(queue) else {
+            let known = self.inline_time.filter(|_| number == self.inline_points && self.context.clock != Clock::Off);
+            return Ok(known.map(Duration::from_nanos));
+        };
         background.line().wait(number)?;
         Ok(background.line().time(number))
+    }
+
+    fn node_times(&mut self, point: Point, times: &mut Vec<Option<Duration>>) -> Result<bool> {
+        times.clear();
+        let (queue, number) = self.locate("node_times", point)?;
+        if self.context.clock != Clock::Steps {
+            return Ok(false);
+        }
+        let mut put = |nodes: &[u64]| times.extend(nodes.iter().map(|&time| Some(Duration::from_nanos(time))));
+        match self.background(queue) {
+            Some(background) => {
+                background.line().wait(number)?;
+                Ok(background.line().node_times(number, put))
+            }
+            None => {
+                let known = number == self.inline_points;
+                put(if known { &self.inline_nodes } else { &[] });
+                Ok(known)
+            }
+        }
     }
 
     fn fork(&self) -> Result<Box<dyn Device>> {
         let graphs = self.graphs.iter().map(|recorded| recorded.another(&self.resolver())).collect::<Result<Vec<_>>>()?;
         let fork = self.home.forks.fetch_add(1, Ordering::Relaxed) as usize;
         // A lane's launches run in the lane's own thread: the other lanes have the other cores.
-        let context = Context { pool: Pool::new(1), at_node: self.home.at_node.get(fork).copied() };
+        let context = Context { pool: Pool::new(1), at_node: self.home.at_node.get(fork).copied(), clock: self.context.clock };
         let memories: Vec<Memory> =
             self.memories.iter().map(|memory| Memory { place: memory.place, region: Arc::clone(&memory.region), lent: false }).collect();
         Ok(Box::new(CpuDevice {
@@ -450,6 +488,8 @@ impl Device for CpuDevice {
             memories,
             kernels: self.kernels.clone(),
             inline_points: 0,
+            inline_time: None,
+            inline_nodes: Vec::new(),
             context: Arc::new(context),
             home: Arc::clone(&self.home),
         }))

@@ -10,7 +10,7 @@ use super::kernel::{Code, Loaded};
 use super::pool::Pool;
 use super::shim::Range;
 use crate::device::pages::Region;
-use crate::device::{Arg, Cmd, DeviceError, Node, Result, Slice, Word};
+use crate::device::{Arg, Clock, Cmd, DeviceError, Node, Result, Slice, Word};
 use crate::tensor::{Access, Dtype, ParamKind};
 
 /// A launch that takes less than this on one thread is not worth waking others for. *Units*: nanoseconds.
@@ -24,6 +24,7 @@ pub(super) struct Context {
     pub pool: Pool,
     /// Told the index of each node before it runs.
     pub at_node: Option<&'static AtomicU32>,
+    pub clock: Clock,
 }
 
 /// How a list's ids are resolved.
@@ -54,6 +55,8 @@ pub(super) struct Program {
     stride: usize,
     /// Variables that a run must be given.
     vars: usize,
+    /// What each node of the last run took, where that is timed. *Units*: nanoseconds.
+    times: Vec<u64>,
 }
 
 // SAFETY: the addresses in a program are of its own boxes and of memories that the device keeps for as long as the
@@ -124,6 +127,7 @@ impl Program {
             scratch,
             stride: stride as usize,
             vars,
+            times: Vec::new(),
         };
         program.locals = builder.locals.iter().map(|&(arg, thread, offset)| (arg, thread * program.stride + offset)).collect();
         program.link();
@@ -143,6 +147,7 @@ impl Program {
             scratch: self.scratch.as_ref().map(|scratch| tables.scratch(scratch.len() as u64)).transpose()?,
             stride: self.stride,
             vars: self.vars,
+            times: Vec::new(),
         };
         other.link();
         Ok(other)
@@ -182,6 +187,8 @@ impl Program {
             }
         }
         let args = self.args.as_ptr();
+        let mut clock = (context.clock == Clock::Steps).then(Instant::now);
+        self.times.clear();
         for (index, op) in self.ops.iter_mut().enumerate() {
             if let Some(at) = context.at_node {
                 at.store(index as u32, Ordering::Relaxed);
@@ -213,8 +220,23 @@ impl Program {
                     unsafe { fill(*dst, *len, self.words[*word as usize] as u32, &context.pool) }
                 }
             }
+            if let Some(since) = &mut clock {
+                let now = Instant::now();
+                self.times.push(u64::try_from((now - *since).as_nanos()).unwrap_or(u64::MAX));
+                *since = now;
+            }
         }
         Ok(())
+    }
+
+    /// Runs all nodes as `run` does and tells how long that took, and in `nodes` each of them where they are timed.
+    pub fn timed(&mut self, call: &'static str, vars: &[u64], context: &Context, nodes: &mut Vec<u64>) -> Result<u64> {
+        let start = Instant::now();
+        let result = self.run(call, vars, context);
+        let time = nanoseconds(start);
+        // Both keep what they have room for.
+        std::mem::swap(nodes, &mut self.times);
+        result.map(|()| time)
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Line {
     any_failed: AtomicBool,
     failed: Mutex<Vec<(u64, DeviceError)>>,
     times: Box<[AtomicU64]>,
+    /// The last run, and what each of its nodes took. *Units*: nanoseconds.
+    nodes: Mutex<(u64, Vec<u64>)>,
 }
 
 struct Ring {
@@ -67,6 +69,7 @@ impl Background {
             any_failed: AtomicBool::new(false),
             failed: Mutex::new(Vec::new()),
             times: (0..TIMES).map(|_| AtomicU64::new(0)).collect(),
+            nodes: Mutex::default(),
         });
         let served = Arc::clone(&line);
         let thread = std::thread::Builder::new()
@@ -155,6 +158,14 @@ impl Line {
         remembered.then(|| Duration::from_nanos(time))
     }
 
+    /// What the nodes of a run that is done took, in nanoseconds; false when another run followed.
+    pub fn node_times(&self, number: u64, put: impl FnOnce(&[u64])) -> bool {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = nodes.0 == number;
+        put(if known { &nodes.1 } else { &[] });
+        known
+    }
+
     /// The life of the queue's thread.
     fn serve(&self, context: &Context) {
         for number in 1.. {
@@ -191,11 +202,11 @@ impl Line {
             None => return Ok(()),
         };
         let Some(program) = program.as_mut() else { return Ok(()) };
-        let start = Instant::now();
-        let result = program.run(entry.call, &entry.vars, context);
-        let time = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.0 = number;
+        let time = program.timed(entry.call, &entry.vars, context, &mut nodes.1)?;
         self.times[(number % TIMES) as usize].store(time, Ordering::Release);
-        result
+        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
-//! Nodes -> operations with addresses, everything that never changes looked up beforehand. Copies, and fills with one fixed
-//! word, that stand side by side in a list and go through memory in equal strides are one operation with rows.
+//! Nodes -> operations with addresses, everything that never changes looked up beforehand. Copies, and fills with one word,
+//! that stand side by side in a list and go through memory in equal strides are one operation with rows.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -363,10 +363,8 @@ impl Op {
                 copy.rows += 1;
                 true
             }
-            // Rows of whole words that never change: an executable graph takes no other word for a node with rows.
-            (Op::Fill(fill), Op::Fill(more))
-                if (fill.len, fill.pattern) == (more.len, more.pattern) && fill.len % 4 == 0 && matches!(fill.pattern, Word::Const(_)) =>
-            {
+            // Rows of whole words.
+            (Op::Fill(fill), Op::Fill(more)) if (fill.len, fill.pattern) == (more.len, more.pattern) && fill.len % 4 == 0 => {
                 let rows = |of: &Fill| Rows { mem: of.mem, at: of.at, on_host: false, stride: of.stride };
                 match rows(fill).next(&rows(more), fill.rows, fill.len, pitch) {
                     Some(stride) if fill.at % 4 == 0 && stride % 4 == 0 => {
@@ -434,11 +432,10 @@ mod tests {
             assert!(!copy(0, 0).merge(&copy(src, dst), pitch), "{src} {dst}");
         }
         assert!(!copy(64, 64).merge(&copy(0, 128), pitch));
-        let mut op = fill(0, 8, Word::Const(1));
-        assert!(op.merge(&fill(12, 8, Word::Const(1)), pitch) && !op.merge(&fill(24, 8, Word::Const(2)), pitch));
-        assert!(!fill(0, 6, Word::Const(1)).merge(&fill(8, 6, Word::Const(1)), pitch));
-        assert!(!fill(2, 8, Word::Const(1)).merge(&fill(12, 8, Word::Const(1)), pitch));
-        assert!(!fill(0, 8, Word::Const(1)).merge(&copy(8, 8), pitch));
-        assert!(!fill(0, 8, Word::Var(1)).merge(&fill(12, 8, Word::Var(1)), pitch));
+        let mut op = fill(0, 8, Word::Var(1));
+        assert!(op.merge(&fill(12, 8, Word::Var(1)), pitch) && !op.merge(&fill(24, 8, Word::Var(2)), pitch));
+        assert!(!fill(0, 6, Word::Var(1)).merge(&fill(8, 6, Word::Var(1)), pitch));
+        assert!(!fill(2, 8, Word::Var(1)).merge(&fill(12, 8, Word::Var(1)), pitch));
+        assert!(!fill(0, 8, Word::Var(1)).merge(&copy(8, 8), pitch));
     }
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use cudarc::driver::sys::{CUcontext, CUlimit};
 
-use super::{Builder, Caps, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
+use super::{Builder, Caps, Clock, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
 use api::{Api, Called, Failure, cu};
 use kernel::Loaded;
 use list::{List, Tables};
@@ -35,15 +35,6 @@ use memory::Memory;
 use platform::Found;
 use program::Workshop;
 use queue::Recorded;
-
-/// What is timed by the device's clock.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Clock {
-    #[default]
-    Off,
-    Rounds,
-    Steps,
-}
 
 /// How a CUDA device is opened.
 #[derive(Clone, Debug, Default)]
@@ -433,6 +424,20 @@ impl Device for CudaDevice {
             }
         }
         Ok(Some(all))
+    }
+
+    fn node_times(&mut self, point: Point, times: &mut Vec<Option<Duration>>) -> Result<bool> {
+        times.clear();
+        self.driver.enter()?;
+        let Some(recorded) = self.timed("node_times", point)? else { return Ok(false) };
+        let graphs = recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        for graph in &*graphs {
+            if !graph.node_times(times)? {
+                times.clear();
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn fork(&self) -> Result<Box<dyn Device>> {

@@ -7,7 +7,7 @@ use cudarc::driver::sys::{CUdevice, CUdevice_attribute as Attribute, CUresult};
 
 use super::api::{Api, Called, Failure, api, cu, text, words};
 use super::nvrtc;
-use crate::device::{Caps, DeviceError};
+use crate::device::{Caps, DeviceError, Peak};
 use crate::tensor::Dtype;
 
 /// The oldest driver whose graphs have all that lists need.
@@ -64,6 +64,9 @@ fn look() -> Result<(&'static Api, Vec<Found>), DeviceError> {
 /// Alignment of tensors in a memory: that of what the driver allocates. *Units*: bytes.
 const ALIGNMENT: u64 = 256;
 
+/// What one more small node of a graph costs. *Units*: nanoseconds.
+const NODE: u64 = 700;
+
 /// What a launch of a graph costs. *Units*: nanoseconds.
 const SUBMIT: u64 = 5_000;
 
@@ -97,6 +100,8 @@ fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
         unified: false,
         lanes: 1,
         submit_ns: SUBMIT,
+        // A fill of a variable that stands for several cannot be changed in a graph, so rounds are submitted one by one.
+        node_ns: NODE,
         bytes_per_ns: bytes_per_ns.unwrap_or(10_000.0),
         memory: memory as u64,
         largest_alloc: memory as u64,
@@ -109,6 +114,7 @@ fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
             number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z)?,
         ],
         shares_cores: false,
+        peak: Peak { bytes_per_ns, cache: known(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE), ..Peak::default() },
         features: Dtype::ALL.iter().filter(|dtype| computes(**dtype, arch)).map(|dtype| dtype.name().to_string()).collect(),
         versions: vec![("cuda".to_string(), dotted), ("sm".to_string(), format!("{}.{}", arch.0, arch.1))],
     };

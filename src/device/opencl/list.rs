@@ -37,6 +37,8 @@ pub(super) struct Tables<'a> {
 /// A list of nodes, ready to run.
 pub(super) struct List {
     ops: Vec<(u32, Op)>,
+    /// Nodes that it was made of.
+    nodes: usize,
     /// The memories that it uses, each once.
     pub memories: Vec<u32>,
     /// Variables that it takes.
@@ -53,11 +55,17 @@ pub(super) struct List {
 // SAFETY: addresses and handles of what the list holds itself: memories, their parts, kernels.
 unsafe impl Send for List {}
 
+/// Events of commands, with the node that each belongs to.
+pub(super) type NodeEvents = Vec<(u32, Object<Event>)>;
+
 /// Events of a submission: of its first command, and of its last where that is another one.
 #[derive(Default)]
 pub(super) struct Times {
     pub first: Option<Object<Event>>,
     pub last: Option<Object<Event>>,
+    /// Where every node is timed: how many there are, and the events of their commands besides. Of a fill, the end that is
+    /// cut off has none.
+    pub nodes: Option<(usize, NodeEvents)>,
 }
 
 fn failed(index: usize, call: &'static str, message: String) -> DeviceError {
@@ -69,6 +77,7 @@ impl List {
     pub fn new(call: &'static str, nodes: &[Node], tables: &mut Tables<'_>) -> Result<List> {
         let mut list = List {
             ops: Vec::with_capacity(nodes.len()),
+            nodes: nodes.len(),
             memories: Vec::new(),
             vars: 0,
             new: Vec::new(),
@@ -133,7 +142,7 @@ impl List {
         self.new.drain(..).for_each(|kernel| kernel.has_run.store(true, Ordering::Relaxed));
     }
 
-    /// Enqueues everything, in order. With `times`, the first and the last event.
+    /// Enqueues everything, in order. With `times`, the first and the last event, and those between where they are asked for.
     pub fn run(
         &mut self,
         call: &'static str,
@@ -147,9 +156,12 @@ impl List {
             return Err(DeviceError::Failed { node: None, call, message });
         }
         let last = self.ops.len().wrapping_sub(1);
+        if let Some((nodes, _)) = times.as_mut().and_then(|times| times.nodes.as_mut()) {
+            *nodes = self.nodes;
+        }
         for (at, (index, op)) in self.ops.iter_mut().enumerate() {
             let mut event = null_mut();
-            let wanted = times.as_ref().is_some_and(|times| at == last || times.first.is_none());
+            let wanted = times.as_ref().is_some_and(|times| at == last || times.first.is_none() || times.nodes.is_some());
             let ptr: *mut cl_event = if wanted { &mut event } else { null_mut() };
             op.run(driver, queue, vars, ptr).map_err(|problem| match problem {
                 Problem::Message(message) => failed(*index as usize, call, message),
@@ -158,7 +170,11 @@ impl List {
             })?;
             if let Some(times) = times.as_mut().filter(|_| !event.is_null()) {
                 let event = Object::new(driver.api, event);
-                *(if times.first.is_none() { &mut times.first } else { &mut times.last }) = Some(event);
+                match &mut times.nodes {
+                    Some((_, nodes)) => nodes.push((*index, event)),
+                    None if times.first.is_none() => times.first = Some(event),
+                    None => times.last = Some(event),
+                }
             }
         }
         Ok(())

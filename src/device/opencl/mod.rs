@@ -23,11 +23,11 @@ use std::time::Duration;
 
 use opencl_sys::*;
 
-use super::{Builder, Caps, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
+use super::{Builder, Caps, Clock, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
 use api::{Api, make};
 use command_buffer::Functions;
 use kernel::Loaded;
-use list::{List, Objects, Tables, Times};
+use list::{List, Objects, Tables};
 use memory::Memory;
 use object::Object;
 use platform::Found;
@@ -36,8 +36,8 @@ use program::Workshop;
 /// How an OpenCL device is opened.
 #[derive(Clone, Debug, Default)]
 pub struct OpenclOptions {
-    /// Keep the device's times: [`Device::elapsed`] then knows them. Every submission takes longer.
-    pub profile: bool,
+    /// What the device's clock is asked for: the more, the longer every submission takes.
+    pub clock: Clock,
     /// Act as a device with memory of its own, whatever it is.
     pub discrete: bool,
     /// Replay graphs command by command, even where the driver can record them.
@@ -237,7 +237,7 @@ impl OpenclDevice {
                 memory.released = Some((queue.0, number));
             }
         }
-        let mut times = driver.options.profile.then(Times::default);
+        let mut times = (driver.options.clock != Clock::Off).then(|| of.times(driver.options.clock));
         // PoCL (3.1, 5.0) loses count of a kernel that two threads run for the first time at once, and aborts.
         static FIRST: Mutex<()> = Mutex::new(());
         let first = list.is_new().then(|| FIRST.lock().unwrap_or_else(PoisonError::into_inner));
@@ -361,7 +361,7 @@ impl Device for OpenclDevice {
         let id = u32::try_from(self.graphs.len()).map_err(|_| failed("record", "too many graphs"))?;
         let queue = self.queue(Queue(0))?.hold();
         let mut list = List::new("record", nodes, &mut self.tables())?;
-        if !self.driver.options.profile {
+        if self.driver.options.clock == Clock::Off {
             list.record(&self.driver, &queue)?;
         }
         self.graphs.push(Arc::new(Mutex::new(list)));
@@ -391,7 +391,7 @@ impl Device for OpenclDevice {
         let (queue, number) = self.locate("wait", point)?;
         // What queue 0 wrote is mapped before the host looks at it where memory is shared, and that waits by itself.
         let of = (point.0 >> QUEUE_BIT) as u32;
-        if of == 0 && driver.caps.unified && !driver.options.profile && number > queue.finished {
+        if of == 0 && driver.caps.unified && driver.options.clock == Clock::Off && number > queue.finished {
             if self.owed != Some(of) {
                 self.pay()?;
                 self.owed = Some(of);
@@ -406,6 +406,14 @@ impl Device for OpenclDevice {
         let driver = Arc::clone(&self.driver);
         let (queue, number) = self.locate("elapsed", point)?;
         Ok(queue.elapsed(&driver, number)?)
+    }
+
+    fn node_times(&mut self, point: Point, times: &mut Vec<Option<Duration>>) -> Result<bool> {
+        times.clear();
+        self.pay()?;
+        let driver = Arc::clone(&self.driver);
+        let (queue, number) = self.locate("node_times", point)?;
+        Ok(queue.node_times(&driver, number, times)?)
     }
 
     fn fork(&self) -> Result<Box<dyn Device>> {

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use opencl_sys::*;
 
 use super::api::{ABSURD, Api, Called, Failure, api, bytes_of, cl, device_info, device_text, text, words};
-use crate::device::{Caps, DeviceError};
+use crate::device::{Caps, DeviceError, Peak};
 use crate::tensor::Dtype;
 
 /// More platforms, or devices of one, than any machine has.
@@ -161,13 +161,16 @@ fn of_device(api: &Api, platform: cl_platform_id, device: cl_device_id, platform
     let version = device_text(api, device, CL_DEVICE_VERSION)?;
     let driver = device_text(api, device, CL_DRIVER_VERSION)?;
     let takes_il = device_text(api, device, CL_DEVICE_IL_VERSION).is_ok_and(|il| il.contains("SPIR-V"));
+    let submit = if is_cpu && cores <= 1 { SUBMIT_INLINE } else { SUBMIT };
     let caps = Caps {
         backend: "opencl",
         name: device_text(api, device, CL_DEVICE_NAME)?,
         driver: format!("{platform_name} {driver}, {}", dotted(&version, "OpenCL ").map_or(version.clone(), |v| format!("OpenCL {v}"))),
         unified: device_info::<cl_bool>(api, device, CL_DEVICE_HOST_UNIFIED_MEMORY).is_ok_and(|unified| unified != 0),
         lanes: if is_cpu { cores as u32 } else { 1 },
-        submit_ns: if is_cpu && cores <= 1 { SUBMIT_INLINE } else { SUBMIT },
+        submit_ns: submit,
+        // Drivers take a list command by command.
+        node_ns: submit,
         // Beyond what today's devices give, so that a lower bound by bytes is one.
         bytes_per_ns: if is_cpu { 200.0 * cores as f64 } else { 10_000.0 },
         memory,
@@ -177,6 +180,7 @@ fn of_device(api: &Api, platform: cl_platform_id, device: cl_device_id, platform
         max_block: device_info::<usize>(api, device, CL_DEVICE_MAX_WORK_GROUP_SIZE)? as u64,
         max_block_dims: [longest[0], longest[1], longest[2]].map(|n| n as u64),
         shares_cores: is_cpu,
+        peak: Peak::default(),
         features: dtypes.chain(extensions.split_whitespace().map(String::from)).collect(),
         versions: [("opencl", dotted(&version, "OpenCL ")), ("opencl_c", language(api, device))]
             .into_iter()

@@ -11,7 +11,7 @@ use super::Driver;
 use super::api::{Called, Failure, cl, make};
 use super::list::Times;
 use super::object::{self, Event, Object};
-use crate::device::Result;
+use crate::device::{Clock, Result};
 
 /// Points of one queue whose times are kept.
 const TIMES: usize = 256;
@@ -25,14 +25,25 @@ pub(super) struct Queue {
     pub finished: u64,
     /// An event behind a submission, for those who wait from another queue.
     marker: Option<(u64, Object<Event>)>,
-    /// By submission, where times are asked for.
+    /// By submission, where times are asked for; of the last alone where those of nodes are.
     times: VecDeque<(u64, Times)>,
+}
+
+/// When a command started and ended. *Units*: nanoseconds.
+fn span(driver: &Driver, event: &Object<Event>) -> Called<(u64, u64)> {
+    let api = driver.api;
+    let time = |what| {
+        let mut at: cl_ulong = 0;
+        let event = event.raw();
+        cl!(api.clGetEventProfilingInfo(event, what, size_of::<cl_ulong>(), (&raw mut at).cast(), null_mut())).map(|()| at)
+    };
+    Ok((time(CL_PROFILING_COMMAND_START)?, time(CL_PROFILING_COMMAND_END)?))
 }
 
 impl Queue {
     pub fn new(driver: &Driver) -> Result<Queue> {
         let (api, context, device) = (driver.api, driver.context.raw(), driver.found.device);
-        let properties = if driver.options.profile { CL_QUEUE_PROFILING_ENABLE } else { 0 };
+        let properties = if driver.options.clock != Clock::Off { CL_QUEUE_PROFILING_ENABLE } else { 0 };
         let raw = make!(api.clCreateCommandQueue(context, device, properties))?;
         Ok(Queue {
             object: Arc::new(Object::new(api, raw)),
@@ -131,6 +142,16 @@ impl Queue {
         cl!(api.clEnqueueBarrierWithWaitList(queue, events.len() as cl_uint, events.as_ptr(), null_mut()))
     }
 
+    /// What the times of the next submission are put into: those of nodes where the last one's were.
+    pub fn times(&mut self, clock: Clock) -> Times {
+        if clock != Clock::Steps {
+            return Times::default();
+        }
+        let mut nodes = self.times.pop_front().and_then(|(_, times)| times.nodes).unwrap_or_default();
+        nodes.1.clear();
+        Times { nodes: Some(nodes), ..Times::default() }
+    }
+
     /// Keeps the events of a submission.
     pub fn keep_times(&mut self, number: u64, times: Times) {
         if self.times.len() >= TIMES {
@@ -143,15 +164,28 @@ impl Queue {
     pub fn elapsed(&mut self, driver: &Driver, number: u64) -> Called<Option<Duration>> {
         self.wait(driver, number)?;
         let Some((_, times)) = self.times.iter().find(|(of, _)| *of == number) else { return Ok(None) };
-        let Some(first) = &times.first else { return Ok(Some(Duration::ZERO)) };
-        let last = times.last.as_ref().unwrap_or(first);
-        let api = driver.api;
-        let time = |event: &Object<Event>, what| {
-            let mut at: cl_ulong = 0;
-            let event = event.raw();
-            cl!(api.clGetEventProfilingInfo(event, what, size_of::<cl_ulong>(), (&raw mut at).cast(), null_mut())).map(|()| at)
+        let (first, last) = match &times.nodes {
+            Some((_, nodes)) => (nodes.first().map(|(_, event)| event), nodes.last().map(|(_, event)| event)),
+            None => (times.first.as_ref(), times.last.as_ref().or(times.first.as_ref())),
         };
-        let (start, end) = (time(first, CL_PROFILING_COMMAND_START)?, time(last, CL_PROFILING_COMMAND_END)?);
+        let (Some(first), Some(last)) = (first, last) else { return Ok(Some(Duration::ZERO)) };
+        let ((start, _), (_, end)) = (span(driver, first)?, span(driver, last)?);
         Ok(Some(Duration::from_nanos(end.saturating_sub(start))))
+    }
+
+    /// What each node of the last submission took; false where it is not kept.
+    pub fn node_times(&mut self, driver: &Driver, number: u64, into: &mut Vec<Option<Duration>>) -> Called<bool> {
+        self.wait(driver, number)?;
+        let Some((_, Times { nodes: Some((count, nodes)), .. })) = self.times.iter().find(|(of, _)| *of == number) else {
+            return Ok(false);
+        };
+        into.resize(*count, Some(Duration::ZERO));
+        for (node, event) in nodes {
+            let (start, end) = span(driver, event)?;
+            if let Some(Some(time)) = into.get_mut(*node as usize) {
+                *time += Duration::from_nanos(end.saturating_sub(start));
+            }
+        }
+        Ok(true)
     }
 }

@@ -89,7 +89,7 @@ fn every_device_conforms_as_one_with_memory_of_its_own() {
 
 #[test]
 fn every_device_conforms_with_times() {
-    conforms(&OpenclOptions { profile: true, ..OpenclOptions::default() });
+    conforms(&OpenclOptions { clock: Clock::Steps, ..OpenclOptions::default() });
 }
 
 #[test]

@@ -252,6 +252,7 @@ pub fn job(tensors: Vec<Tensor>, kernels: Vec<KernelSource>, steps: Vec<Action>,
             device_memory: None,
             host_memory: None,
         },
+        bench: Default::default(),
         compared: false,
     }
 }

@@ -1,7 +1,7 @@
 //! The cases that every backend passes, with builtins and with C kernels, plain and behind the contract.
 
 use crate::device::conformance::{Probe, Suite, conform, source};
-use crate::device::{Code, Counts, Device, KernelSource, Trace, TraceOptions};
+use crate::device::{Clock, Code, Counts, Device, KernelSource, Trace, TraceOptions};
 
 use super::super::{BlockAt, Builtin, CpuOptions, open};
 use super::Bench;
@@ -106,6 +106,10 @@ fn the_cpu_conforms() {
             let options = || CpuOptions { discrete, threads: Some(threads), ..bench.options() };
             let plain = || -> Box<dyn Device> { Box::new(open(options()).unwrap()) };
             conform(&Suite { open: &plain, kernel: &builtin });
+            for clock in [Clock::Rounds, Clock::Steps] {
+                let timed = || -> Box<dyn Device> { Box::new(open(CpuOptions { clock, ..options() }).unwrap()) };
+                conform(&Suite { open: &timed, kernel: &builtin });
+            }
             if threads == 2 {
                 conform(&Suite { open: &plain, kernel: &|probe| compiled(&bench, probe) });
             }
