@@ -153,7 +153,11 @@ impl<'a, 'b> Lane<'a, 'b> {
             let oldest = ring.oldest().nth();
             if let Err(stop) = self.finish_oldest(session, ring, true) {
                 *nth = oldest;
-                self.salvage(session, ring);
+                match &stop {
+                    // All bytes went with the context.
+                    Stop::Device(DeviceError::Lost { .. }) => (0..ring.in_flight()).for_each(|_| ring.free_oldest()),
+                    _ => self.salvage(session, ring),
+                }
                 return Err(stop);
             }
         }
