@@ -73,7 +73,8 @@ fn a_round_makes_at_most_four_calls_and_no_object() {
         (fixed, &["--slots", "2", "--device-times"], timed),
         (&carried, &["--slots", "3"], handed_on),
     ] {
-        let mut calls = between(&bench, write, args, 40, 40 + ROUNDS);
+        let args = [args, &["--batch", "1"]].concat();
+        let mut calls = between(&bench, write, &args, 40, 40 + ROUNDS);
         let words = calls.remove(SETS_WORD).unwrap_or(0);
         // Two words, two graphs in each slot.
         assert!(words <= 2 * 2 * 3, "{args:?}: {words} words set");
@@ -81,6 +82,17 @@ fn a_round_makes_at_most_four_calls_and_no_object() {
         assert!(names.iter().all(|name| want.contains(name)), "{args:?}: {calls:?}");
         assert!(calls.values().all(|times| *times <= ROUNDS as usize), "{args:?}: {calls:?}");
         assert!(calls.values().sum::<usize>() <= 4 * ROUNDS as usize, "{args:?}: {calls:?}");
+    }
+}
+
+#[test]
+fn rounds_that_are_submitted_at_once_make_the_calls_of_one() {
+    let Some(bench) = Bench::new() else { return };
+    for slots in ["1", "3"] {
+        let mut calls = between(&bench, |count| spec("3", count), &["--slots", slots, "--batch", "5"], 40, 40 + ROUNDS);
+        calls.remove(SETS_WORD);
+        let want = ["cuGraphLaunch", "cuStreamSynchronize"].map(|name| (name.to_string(), ROUNDS as usize / 5));
+        assert_eq!(calls, want.into(), "{slots} slots");
     }
 }
 

@@ -268,7 +268,7 @@ fn a_kernel_that_goes_astray_is_told_with_its_round_and_step() {
         let name = format!("{kernel}.toml");
         bench.write(&name, &astray(kernel));
         for slots in ["1", "3"] {
-            let ended = bench.run(&[&name, "fixed.toml", "--device", "cuda", "--slots", slots], &[]);
+            let ended = bench.run(&[&name, "fixed.toml", "--device", "cuda", "--batch", "1", "--slots", slots], &[]);
             let printed = &ended.printed;
             assert_eq!(ended.code, Some(3), "{printed}");
             assert!(printed.starts_with(&format!("error {kernel}: ")) && printed.contains("\npass fixed: 5 rounds"), "{printed}");
