@@ -219,6 +219,10 @@ impl Device for Chaos {
         unsafe { self.device.load(kernel) }
     }
 
+    fn lacks(&self, kernel: &KernelSource) -> Option<String> {
+        self.device.lacks(kernel)
+    }
+
     fn record(&mut self, nodes: &[Node]) -> Result<Graph> {
         self.call("record")?;
         // The device finds what is wrong with the list.

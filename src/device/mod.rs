@@ -357,6 +357,11 @@ pub trait Device: Send {
         None
     }
 
+    /// What this machine lacks to build such a kernel, in words; `None` where it can be tried.
+    fn lacks(&self, _kernel: &KernelSource) -> Option<String> {
+        None
+    }
+
     fn record(&mut self, nodes: &[Node]) -> Result<Graph>;
 
     /// Runs a recorded list with these variables.

@@ -261,6 +261,10 @@ impl Device for Trace {
         self.device.builder()
     }
 
+    fn lacks(&self, kernel: &KernelSource) -> Option<String> {
+        self.device.lacks(kernel)
+    }
+
     fn record(&mut self, nodes: &[Node]) -> Result<Graph> {
         if let Some(contract) = &self.contract {
             contract.nodes("record", nodes, self.device.caps())?;

@@ -262,8 +262,13 @@ pub fn resolve(request: &Request) -> Result<Resolved, spec::LoadError> {
 /// Opens a device as a request wants it; its lanes say in `progress` where they are, from the `first` on.
 pub fn open(request: &Request, device: &Choice, progress: Option<&'static Progress>, first: usize) -> Result<Trace, OpenError> {
     let at_node = progress.map(|progress| (first..exec::MOST_LANES).map(|lane| &progress.lane(lane).node).collect()).unwrap_or_default();
-    let options =
-        OpenOptions { threads: request.threads, at_node, discrete: request.discrete, clock: request.device_times, stepwise: request.stepwise };
+    let options = OpenOptions {
+        threads: request.threads,
+        at_node,
+        discrete: request.discrete,
+        clock: request.device_times,
+        stepwise: request.stepwise,
+    };
     let mut device: Box<dyn Device> = choice::open(device, options)?;
     if let Some(seed) = request.chaos {
         device = Box::new(Chaos::new(device, ChaosOptions { seed, fail: None }));
@@ -359,6 +364,9 @@ fn prepare(
     let device = open(request, &party.device, Some(progress), of).map_err(absent)?;
     if let Some(why) = job.requires.iter().find_map(|requirement| requirement.unmet(device.caps())) {
         return Err(unplanned(Some(device.caps()), Verdict::Skip, why));
+    }
+    if let Some(why) = job.kernels[..job.loads].iter().find_map(|kernel| device.lacks(kernel)) {
+        return Err(absent(OpenError::Absent(why)));
     }
     match plan::build(job, device.caps(), &request.plan_options()) {
         Ok(plan) => Ok(Ready { device, plan }),

@@ -259,9 +259,10 @@ API CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUde
     return 0;
 }
 
-// Names what a context still holds.
+// Names what a context still holds. After a sticky error nothing leaks: its end is what frees all.
 static void report_leaks(Context *context) {
     State &all = state();
+    if (context->error) return;
     char line[160];
     for (auto &[base, allocation] : all.memory) {
         if (allocation.context != context) continue;

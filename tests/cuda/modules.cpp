@@ -3,6 +3,7 @@
 #include "sim.h"
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
 #include <elf.h>
@@ -10,10 +11,12 @@
 
 static const int EM_OF_CUDA = 190;
 
-// Loads a shared object from memory.
+// Loads a shared object by way of a file that is gone afterwards.
 static void *load(const std::string &object) {
     // A name of its own: what has the name of something loaded is taken for that.
-    char name[] = "/tmp/simulated-module-XXXXXX";
+    const char *temp = getenv("TMPDIR");
+    std::string path = std::string(temp && *temp ? temp : "/tmp") + "/simulated-module-XXXXXX";
+    char *name = &path[0];
     int file = mkstemp(name);
     void *library = nullptr;
     if (file >= 0 && write(file, object.data(), object.size()) == (ssize_t)object.size()) {

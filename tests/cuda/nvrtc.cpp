@@ -193,10 +193,25 @@ struct Folder {
     }
 };
 
+// Leaves the kernels as the only functions that the object's symbols tell of, as in a cubin.
+static void hide_others(std::string &object, const Elf64_Ehdr &header, const std::vector<std::string> &kernels) {
+    auto sections = (const Elf64_Shdr *)(object.data() + header.e_shoff);
+    for (int i = 0; i < header.e_shnum; ++i) {
+        if (sections[i].sh_type != SHT_SYMTAB) continue;
+        const char *names = object.data() + sections[sections[i].sh_link].sh_offset;
+        auto symbols = (Elf64_Sym *)(&object[0] + sections[i].sh_offset);
+        for (size_t k = 0; k < sections[i].sh_size / sizeof(Elf64_Sym); ++k) {
+            bool kernel = std::find(kernels.begin(), kernels.end(), names + symbols[k].st_name) != kernels.end();
+            if (ELF64_ST_TYPE(symbols[k].st_info) == STT_FUNC && !kernel) symbols[k].st_info = ELF64_ST_INFO(ELF64_ST_BIND(symbols[k].st_info), STT_NOTYPE);
+        }
+    }
+}
+
 // The object under the machine's number of CUDA; the host's number lies in the identification.
-static std::string cubin_of(std::string object, int arch) {
+static std::string cubin_of(std::string object, int arch, const std::vector<std::string> &kernels) {
     Elf64_Ehdr header;
     memcpy(&header, object.data(), sizeof header);
+    hide_others(object, header, kernels);
     unsigned char system = header.e_ident[EI_OSABI];
     memcpy(header.e_ident + 9, "SIMU", 4);
     header.e_ident[13] = (unsigned char)(header.e_machine & 255);
@@ -274,7 +289,7 @@ static nvrtcResult compile(Program &program, const Options &options) {
     std::string bytes = read_file(object);
     program.ptx = ptx_of(bytes, options.arch, names);
     program.ptx.push_back('\0');
-    if (options.real) program.cubin = cubin_of(bytes, options.arch);
+    if (options.real) program.cubin = cubin_of(bytes, options.arch, names);
     program.compiled = true;
     return NVRTC_SUCCESS;
 }

@@ -5,6 +5,7 @@ mod bad;
 mod between;
 mod cli;
 mod commands;
+mod cuda;
 mod cuda_sim;
 mod devices;
 mod docs;

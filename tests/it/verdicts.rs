@@ -55,7 +55,11 @@ pub fn for_each(specs: &[PathBuf], judge: impl Fn(&Path) -> Result<(), String> +
 }
 
 pub fn passes(spec: &Path, args: &[&str]) -> Result<(), String> {
-    let output = runjob().arg(spec).args(args).output().unwrap();
+    passes_in(runjob(), spec, args)
+}
+
+pub fn passes_in(mut program: Command, spec: &Path, args: &[&str]) -> Result<(), String> {
+    let output = program.arg(spec).args(args).output().unwrap();
     let text = text(&output);
     match (verdict(&text), output.status.code()) {
         (Some("pass"), Some(0)) => Ok(()),
@@ -92,10 +96,14 @@ fn specs_that_try_to_fool_are_found_out() {
 
 /// Whether a run comes to the verdict that the spec names, and says what it names.
 pub fn found_out(spec: &Path, args: &[&str]) -> Result<(), String> {
+    found_out_in(runjob(), spec, args)
+}
+
+pub fn found_out_in(mut program: Command, spec: &Path, args: &[&str]) -> Result<(), String> {
     let source = std::fs::read_to_string(spec).unwrap();
     let notes = |key: &str| source.lines().filter_map(|l| l.strip_prefix(key)).map(|t| t.trim().to_string()).collect::<Vec<_>>();
     let wanted = notes("#~ verdict:");
-    let output = runjob().arg(spec).args(args).output().unwrap();
+    let output = program.arg(spec).args(args).output().unwrap();
     let text = text(&output);
     let found = verdict(&text).unwrap_or("none");
     if wanted.len() != 1 || !wanted[0].split('|').any(|w| w.trim() == found) {

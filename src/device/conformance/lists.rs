@@ -166,7 +166,9 @@ pub(super) fn kernels_that_do_not_build_say_why(bench: &mut Bench<'_>) {
     }
     if let Some(text) = refused(Probe::Mismatch) {
         assert!(
-            text.contains("disagrees with `params`") && (text.contains("float") || text.contains("f32")) && text.contains("uint"),
+            text.contains("disagrees with `params`")
+                && (text.contains("float") || text.contains("f32"))
+                && (text.contains("uint") || text.contains("unsigned int")),
             "{text}"
         );
     }

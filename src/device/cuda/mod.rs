@@ -194,6 +194,14 @@ pub fn open(index: usize, options: CudaOptions) -> Result<CudaDevice> {
     Ok(CudaDevice::new(Arc::clone(&driver), Arc::new(Workshop::new(driver))))
 }
 
+/// Builds a kernel for a compute capability, such as `(9, 0)`: NVRTC does so without a GPU. *Returns* its image, a cubin or
+/// PTX. `cache`: where it is kept; without one where all are.
+///
+/// *Errors*: those of [`Device::load`] that can be found without a device.
+pub fn compile(kernel: &KernelSource, arch: (u32, u32), cache: Option<PathBuf>) -> Result<Vec<u8>> {
+    program::Images::new(arch, cache).entry(kernel).map(|entry| entry.image.bytes.clone())
+}
+
 fn failed(call: &'static str, message: impl Into<String>) -> DeviceError {
     DeviceError::Failed { node: None, call, message: message.into() }
 }
@@ -366,6 +374,10 @@ impl Device for CudaDevice {
 
     fn builder(&self) -> Option<Arc<dyn Builder>> {
         Some(Arc::clone(&self.workshop) as Arc<dyn Builder>)
+    }
+
+    fn lacks(&self, kernel: &KernelSource) -> Option<String> {
+        if program::is_built(&kernel.code) { None } else { nvrtc::version().err().map(String::from) }
     }
 
     fn record(&mut self, nodes: &[Node]) -> Result<Graph> {

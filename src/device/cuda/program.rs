@@ -297,12 +297,21 @@ fn read(kernel: &KernelSource, path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| unusable(kernel, format!("cannot read `{}`: {error}", path.display()), String::new()))
 }
 
+/// A file that is built already, with its suffix.
+fn built_file(code: &Code) -> Option<(&Path, &str)> {
+    let Code::File(path) = code else { return None };
+    let suffix = path.extension().and_then(|suffix| suffix.to_str()).filter(|suffix| ["ptx", "cubin", "fatbin"].contains(suffix));
+    suffix.map(|suffix| (path.as_path(), suffix))
+}
+
+/// Whether no compiler is needed.
+pub(super) fn is_built(code: &Code) -> bool {
+    built_file(code).is_some()
+}
+
 /// The image of a kernel that is built already. *Errors*: it is told what only a compiler takes.
 fn built(kernel: &KernelSource) -> Result<Option<Image>> {
-    let Code::File(path) = &kernel.code else { return Ok(None) };
-    let Some(suffix) = path.extension().and_then(|s| s.to_str()).filter(|s| ["ptx", "cubin", "fatbin"].contains(s)) else {
-        return Ok(None);
-    };
+    let Some((path, suffix)) = built_file(&kernel.code) else { return Ok(None) };
     for (given, what) in [(kernel.defines.is_empty(), "defines"), (kernel.flags.is_empty(), "flags")] {
         if !given {
             let message = format!("a .{suffix} file takes no `{what}`: they were given when it was made");
