@@ -186,14 +186,14 @@ pub struct Times {
     /// From the first round's start to the last round's end; 0, as are those of its parts, where devices waited for each other.
     pub total: u64,
     pub rounds: u64,
-    /// Rounds whose phases were timed one by one.
+    /// Rounds whose phases were timed one by one; those that were submitted at once together, as if each took the same.
     pub sampled: u64,
     pub fill: u64,
     pub run: u64,
     pub check: u64,
     /// Opening, planning, compiling, allocating, uploading, warm-up.
     pub setup: u64,
-    /// By the device's clock, over all rounds; where it was asked for and there is one.
+    /// By the device's clock, over all rounds, of which several at once have one time; where it was asked for and there is one.
     #[serde(default)]
     pub device: Option<u64>,
 }

@@ -216,7 +216,7 @@ fn no_round_allocates() {
             // What is spread and gathered does not depend on the level.
             for trust in [Trust::Standard, Trust::Fast].into_iter().take(if spaced { 1 } else { 2 }) {
                 for (slots, host) in [(1, Host::Inline), (3, Host::Inline), (1, Host::Pool), (3, Host::Pool)] {
-                    let options = Options { trust, fresh: false, lanes: Some(1), slots: Some(slots), host: Some(host) };
+                    let options = Options { trust, fresh: false, lanes: Some(1), slots: Some(slots), batch: None, host: Some(host) };
                     let allocations = allocations(&job(n, rounds, spaced), discrete, &options);
                     if allocations > 0 {
                         wrong.push(format!(
@@ -224,11 +224,22 @@ fn no_round_allocates() {
                         ));
                     }
                 }
+                if n < 1000 || !spaced && n == 1000 {
+                    for (batch, host) in [(4, Host::Inline), (7, Host::Pool)] {
+                        let options = Options { trust, fresh: false, lanes: Some(1), slots: Some(2), batch: Some(batch), host: Some(host) };
+                        let allocations = allocations(&job(n, rounds, spaced), discrete, &options);
+                        if allocations > 0 {
+                            wrong.push(format!(
+                                "{n} elements, spaced {spaced}, discrete {discrete}, {options:?}: {allocations} in {rounds} rounds"
+                            ));
+                        }
+                    }
+                }
                 for slots in [1, 3] {
                     // What is carried keeps a job to one lane.
                     let mut job = job(n, rounds, spaced);
                     job.tensors[2].carry = false;
-                    let options = Options { trust, fresh: false, lanes: Some(2), slots: Some(slots), host: None };
+                    let options = Options { trust, fresh: false, lanes: Some(2), slots: Some(slots), batch: None, host: None };
                     let allocations = if discrete { 0 } else { allocations(&job, discrete, &options) };
                     if allocations > 0 {
                         wrong.push(format!("{n} elements, spaced {spaced}, {options:?}: {allocations} in {rounds} rounds"));
@@ -375,7 +386,7 @@ mod on_opencl {
             for discrete in [false, true] {
                 for trust in [Trust::Standard, Trust::Fast] {
                     for (slots, host) in [(1, Host::Inline), (3, Host::Inline), (3, Host::Pool)] {
-                        let options = Options { trust, fresh: false, lanes: Some(1), slots: Some(slots), host: Some(host) };
+                        let options = Options { trust, fresh: false, lanes: Some(1), slots: Some(slots), batch: None, host: Some(host) };
                         let mut job = job(1000, 300, false);
                         job.kernels = job.kernels.into_iter().map(|kernel| in_opencl_c(kernel, BOTH)).collect();
                         let (allocations, ..) = watched(&job, index, discrete, &options);
@@ -390,7 +401,8 @@ mod on_opencl {
             }
             // Unmap, launch, map; what runs beside the host is flushed and waited for too.
             for (slots, each) in [(1, 3), (3, 5)] {
-                let options = Options { trust: Trust::Fast, fresh: false, lanes: Some(1), slots: Some(slots), host: Some(Host::Inline) };
+                let options =
+                    Options { trust: Trust::Fast, fresh: false, lanes: Some(1), slots: Some(slots), batch: None, host: Some(Host::Inline) };
                 let (allocations, calls, rounds) = watched(&one_kernel(100), index, false, &options);
                 if allocations > 0 || calls != each * rounds {
                     wrong.push(format!("{}, {slots} slots: {calls} calls, {allocations} allocations in {rounds} rounds", caps.name));

@@ -182,6 +182,9 @@ fn the_host_holds_no_more_than_the_plan_says() {
             if *name == "expectations" {
                 all.push(Options { fresh: true, ..Options::default() });
             }
+            if matches!(*name, "expectations" | "sets" | "steps") {
+                all.push(Options { batch: Some(2), slots: Some(2), ..Options::default() });
+            }
             for options in all {
                 let (heap, said) = taken_by(job, discrete, &options);
                 let slack = 20 << 20;

@@ -125,14 +125,17 @@ struct WhatArgs {
     #[arg(long, help_heading = HOW, value_name = "LEVEL", default_value = "standard", value_parser = parse_trust)]
     trust: Trust,
     /// Set up and tear down around every round, as a yardstick
-    #[arg(long, help_heading = HOW, conflicts_with_all = ["slots", "lanes"])]
+    #[arg(long, help_heading = HOW, conflicts_with_all = ["slots", "lanes", "batch"])]
     fresh: bool,
     /// Threads that run rounds side by side
     #[arg(long, help_heading = HOW, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=crate::plan::MOST_LANES as i64))]
     lanes: Option<u32>,
-    /// Rounds in flight, of each lane
+    /// Rounds in flight, of each lane; where several are submitted at once, so many times
     #[arg(long, help_heading = HOW, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     slots: Option<u32>,
+    /// Rounds that are submitted at once
+    #[arg(long, help_heading = HOW, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=crate::plan::MOST_BATCH as i64))]
+    batch: Option<u32>,
     /// Where the host fills and checks: inline or pool
     #[arg(long, help_heading = HOW, value_name = "WHERE", value_parser = parse_host)]
     host: Option<Host>,
@@ -339,7 +342,7 @@ impl WhatArgs {
         request.overrides.only.clone_from(&self.only);
         request.overrides.spaced = self.spaced;
         (request.trust, request.fresh) = (self.trust, self.fresh);
-        (request.lanes, request.slots, request.host) = (self.lanes, self.slots, self.host);
+        (request.lanes, request.slots, request.batch, request.host) = (self.lanes, self.slots, self.batch, self.host);
         (request.threads, request.contract, request.chaos, request.coloured) = (self.threads, self.contract, self.chaos, print::coloured());
         Ok(request)
     }

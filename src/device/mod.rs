@@ -173,6 +173,8 @@ pub struct Caps {
     pub lanes: u32,
     /// Cost of one replay of one small node. *Units*: nanoseconds.
     pub submit_ns: u64,
+    /// Cost of one more small node in a replayed list. *Units*: nanoseconds.
+    pub node_ns: u64,
     /// Memory bandwidth that lower bounds count with. *Units*: bytes per nanosecond.
     pub bytes_per_ns: f64,
     /// Total memory. *Units*: bytes.
@@ -281,6 +283,64 @@ impl Mapped {
     }
 }
 
+/// A part of the host bytes of a memory: they are given back when all parts are one again.
+#[derive(Debug)]
+pub struct Part {
+    bytes: Mapped,
+    /// Where what was lent starts, and how long it is.
+    start: usize,
+    len: usize,
+}
+
+impl From<Mapped> for Part {
+    fn from(bytes: Mapped) -> Part {
+        Part { start: bytes.ptr.as_ptr().addr(), len: bytes.len, bytes }
+    }
+}
+
+impl Part {
+    /// The first `at` bytes, or all where there are no more, and the rest.
+    pub fn split(self, at: usize) -> (Part, Part) {
+        let Part { bytes: Mapped { mem, ptr, len }, start, len: whole } = self;
+        let at = at.min(len);
+        // SAFETY: `at` is at most `len`, and the bytes are one allocation.
+        let behind = unsafe { ptr.add(at) };
+        let part = |ptr, len| Part { bytes: Mapped { mem, ptr, len }, start, len: whole };
+        (part(ptr, at), part(behind, len - at))
+    }
+
+    /// One part of two that lie one behind the other. *Errors*: both, where they do not.
+    pub fn join(self, behind: Part) -> std::result::Result<Part, (Part, Part)> {
+        let (here, there) = (&self.bytes, &behind.bytes);
+        // Parts of one memory that was lent once share no byte, and while one is there, the memory is not lent again.
+        let neighbours =
+            here.mem == there.mem && self.start == behind.start && here.ptr.as_ptr().wrapping_add(here.len) == there.ptr.as_ptr();
+        if !neighbours {
+            return Err((self, behind));
+        }
+        let len = here.len + there.len;
+        Ok(Part { bytes: Mapped { len, ..self.bytes }, ..self })
+    }
+
+    /// What was lent. *Errors*: the part, where it is not all of it.
+    pub fn whole(self) -> std::result::Result<Mapped, Part> {
+        if self.bytes.ptr.as_ptr().addr() == self.start && self.bytes.len == self.len { Ok(self.bytes) } else { Err(self) }
+    }
+}
+
+impl std::ops::Deref for Part {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl std::ops::DerefMut for Part {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
 impl std::ops::Deref for Mapped {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
@@ -384,4 +444,36 @@ pub trait Device: Send {
 
     /// Waits for everything, then frees every memory and graph of this instance; kernels stay.
     fn reset(&mut self) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lent(bytes: &mut [u8], mem: u32) -> Part {
+        let ptr = std::ptr::NonNull::from(&mut bytes[0]);
+        // SAFETY: the bytes outlive what is made of them, and nothing else uses them meanwhile.
+        Part::from(unsafe { Mapped::new(Mem(mem), ptr, bytes.len()) })
+    }
+
+    #[test]
+    fn what_was_lent_is_given_back_when_all_parts_are_one_again() {
+        let mut bytes: Vec<u8> = (0..10).collect();
+        let (mut first, rest) = lent(&mut bytes, 1).split(4);
+        let (second, third) = rest.split(3);
+        assert_eq!((&*first, &*second, &*third), (&[0, 1, 2, 3][..], &[4, 5, 6][..], &[7, 8, 9][..]));
+        first[0] = 20;
+        // Not in another order, not with a part left out, not in part.
+        let (first, third) = first.join(third).unwrap_err();
+        let (third, second) = third.join(second).unwrap_err();
+        let first = first.whole().unwrap_err();
+        let second = second.join(third).unwrap().whole().unwrap_err();
+        let all = first.join(second).unwrap().whole().unwrap();
+        assert_eq!((all.mem(), &*all), (Mem(1), &[20, 1, 2, 3, 4, 5, 6, 7, 8, 9][..]));
+        // Neighbours of two memories are no part of either.
+        let (low, high) = bytes.split_at_mut(5);
+        assert!(lent(low, 1).join(lent(high, 2)).is_err() && lent(low, 1).join(lent(high, 1)).is_err());
+        let (all, none) = lent(low, 1).split(9);
+        assert!(none.is_empty() && all.whole().is_ok());
+    }
 }

@@ -74,7 +74,7 @@ pub(super) fn check(
     if !(check.written || check.tolerance.nan_equal || forgiving) {
         return Ok(found);
     }
-    let Some(poison) = poison_of(job, plan, check.tensor, slot.round) else {
+    let Some(poison) = poison_of(job, plan, check.tensor, slot.turn) else {
         let unknown = || "the plan does not poison this tensor: it is not known whether it was written".to_string();
         return if check.written { Err(unknown()) } else { Ok(found) };
     };
@@ -142,12 +142,12 @@ impl PoisonWord {
     }
 }
 
-/// The poison of a tensor in a round, where it has one in rounds.
-pub(super) fn poison_of(job: &Job, plan: &Plan, tensor: usize, round: u64) -> Option<PoisonWord> {
+/// The poison of a tensor in rounds of a turn, where it has one in rounds; see [`Plan::turn`].
+pub(super) fn poison_of(job: &Job, plan: &Plan, tensor: usize, turn: u64) -> Option<PoisonWord> {
     plan.poison
         .iter()
         .any(|p| p.tensor == tensor)
-        .then(|| PoisonWord { word: plan::poison_of(job, tensor, round), spaced: job.tensors[tensor].spaced })
+        .then(|| PoisonWord { word: plan::poison_of(job, tensor, turn), spaced: job.tensors[tensor].spaced })
 }
 
 /// The bytes that take a carried tensor's next start, where this check gives it.

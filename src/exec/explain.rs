@@ -88,7 +88,7 @@ pub(super) fn mismatch(round: Round<'_>, host: &HostSide, work: &Work, index: us
     if evaluated.is_none() || !described {
         return out;
     }
-    let poison = poison_of(job, plan, check.tensor, slot.round).filter(|_| poisoned(plan, slot, check.tensor));
+    let poison = poison_of(job, plan, check.tensor, slot.turn).filter(|_| poisoned(plan, slot, check.tensor));
     let past = host.before(slot.nth).and_then(|(round, set)| Some((round, past_expectation(job, host, check, round, set)?)));
     let evidence = Evidence {
         dtype,
@@ -193,7 +193,7 @@ pub(super) fn never_written(round: Round<'_>, host: &HostSide, work: &Work, inde
     };
     let message = format!("{unwritten} of {} elements of `{}` were never written: {why}", census.compared, tensor.name);
     let mut patterns = Vec::new();
-    if let Some(poison) = poison_of(job, plan, check.tensor, slot.round)
+    if let Some(poison) = poison_of(job, plan, check.tensor, slot.turn)
         && tensor.shape.elements() <= MOST_DESCRIBED
     {
         let mut places = Vec::new();

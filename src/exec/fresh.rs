@@ -1,12 +1,12 @@
 //! `--fresh`: set-up, one round and tear-down for every round, the yardstick for speed and results. Kernels stay loaded.
 
+use super::batch::Ring;
 use super::board::Board;
 use super::build::Building;
 use super::host::Known;
 use super::lane::Lane;
 use super::progress::{Phase, Progress};
 use super::session::{Session, Shared};
-use super::slot::Ring;
 use super::{Beside, Stop};
 use crate::device::{Device, Trace};
 use crate::job::Job;
@@ -55,7 +55,7 @@ fn one(lane: &mut Lane<'_, '_>, kernels: &mut Building, known: &Known, progress:
         session.put_carried(lane.device, job, plan, &mut lane.host)?;
     }
     let mut ring = Ring::new(job, plan);
-    let result = lane.submit(&session, &mut ring, nth).and_then(|()| lane.finish_oldest(&session, &mut ring, true));
+    let result = lane.submit(&session, &mut ring, &mut nth.clone(), 1).and_then(|()| lane.finish_oldest(&session, &mut ring, true));
     if result.is_err() {
         lane.salvage(&session, &mut ring);
     }

@@ -1,13 +1,14 @@
-//! The loop of one lane: fill a slot, submit the round, check the oldest one in flight.
+//! The loop of one lane: fill a batch, submit its rounds, check the oldest ones in flight.
 
 use std::time::Instant;
 
+use super::batch::Ring;
 use super::board::Board;
 use super::collect;
 use super::host::{HostSide, Known};
 use super::progress::{LaneProgress, Phase, Progress};
 use super::session::{Session, Shared};
-use super::slot::Ring;
+use super::slot::Slot;
 use super::{Beside, SAMPLE, Stop, Tally};
 use crate::device::{DeviceError, Trace};
 use crate::job::Job;
@@ -69,7 +70,7 @@ impl<'a, 'b> Lane<'a, 'b> {
         session.start(self.device)?;
         for _ in 0..self.plan.rounds.warmup {
             self.interrupted()?;
-            self.submit(session, ring, 0)?;
+            self.submit(session, ring, &mut 0, 1)?;
             self.finish_oldest(session, ring, false)?;
         }
         if self.plan.rounds.warmup > 0 {
@@ -102,10 +103,10 @@ impl<'a, 'b> Lane<'a, 'b> {
     fn rounds(&mut self, session: &Session, ring: &mut Ring, nth: &mut u64, end: u64) -> Result<(), Stop> {
         let mut result = Ok(());
         while result.is_ok() && *nth < end && self.board.runs(*nth) {
-            result = self.interrupted().and_then(|()| self.submit(session, ring, *nth));
+            let rounds = (end - *nth).min(self.plan.schedule.batch.max(1).into());
+            result = self.interrupted().and_then(|()| self.submit(session, ring, nth, rounds as usize));
             if result.is_ok() {
                 result = self.drain(session, ring, nth, ring.len() - 1);
-                *nth += u64::from(result.is_ok());
             }
         }
         // The rounds before get their verdicts, whatever made this one stop.
@@ -139,7 +140,7 @@ impl<'a, 'b> Lane<'a, 'b> {
     /// behind it was looked at, though it does not count.
     fn drain(&mut self, session: &Session, ring: &mut Ring, nth: &mut u64, in_flight: usize) -> Result<(), Stop> {
         while ring.in_flight() > in_flight {
-            let oldest = ring.oldest().nth;
+            let oldest = ring.oldest().nth();
             if let Err(stop) = self.finish_oldest(session, ring, true) {
                 *nth = oldest;
                 self.salvage(session, ring);
@@ -153,86 +154,106 @@ impl<'a, 'b> Lane<'a, 'b> {
         if self.stop.stop_asked() { Err(Stop::Interrupted) } else { Ok(()) }
     }
 
-    /// Whether a round's phases are timed.
-    fn timed(&self, nth: u64) -> bool {
-        self.plan.schedule.host == Host::Pool || nth % SAMPLE == SAMPLE - 1
+    /// Whether the phases of so many rounds from the `nth` on are timed.
+    fn timed(&self, nth: u64, rounds: usize) -> bool {
+        self.plan.schedule.host == Host::Pool || (nth + rounds as u64) / SAMPLE > nth / SAMPLE
     }
 
-    /// Fills a free slot for the round that is run `nth` and submits it. After an error, the slot is free again.
-    pub fn submit(&mut self, session: &Session, ring: &mut Ring, nth: u64) -> Result<(), Stop> {
-        let round = self.host.round(nth);
+    /// Fills a free batch for so many rounds from the `nth` on and submits them; `nth` goes on by those that were submitted.
+    /// After an error these are the rounds before the one that it is of; where there are none, the batch is free again.
+    pub fn submit(&mut self, session: &Session, ring: &mut Ring, nth: &mut u64, rounds: usize) -> Result<(), Stop> {
+        let round = self.host.round(*nth);
         self.at.enter(Phase::Prepare, round);
-        let clock = self.timed(nth).then(Instant::now);
+        let clock = self.timed(*nth, rounds).then(Instant::now);
         let after = ring.last.filter(|_| session.carries);
-        let flying = ring.in_flight() + 1;
-        self.at.fly(flying);
-        let slot = ring.next(nth, round);
-        let filled = slot.fill(self.job, self.plan, session, self.device, &mut self.host);
-        let filled = filled.map(|()| clock.map(|c| c.elapsed().as_nanos() as u64));
+        self.at.fly(ring.rounds() + rounds);
+        let batch = ring.next(self.plan, &mut self.host, *nth, rounds);
+        let filled = batch.fill(self.job, self.plan, session, self.device, &mut self.host, self.at);
+        let fill_time = clock.map(|c| c.elapsed().as_nanos() as u64);
         self.at.enter(Phase::Run, round);
-        let submitted = filled.and_then(|filled| Ok((filled, slot.submit(self.job, self.plan, session, self.device, after)?)));
+        let some = batch.rounds();
+        let submitted = match some {
+            0 => None,
+            _ => Some(batch.submit(self.job, self.plan, session, self.device, after)),
+        };
         match submitted {
-            Ok((filled, point)) => {
-                if let (Some(clock), Some(filled)) = (clock, filled) {
-                    slot.phases.fill = filled;
-                    slot.phases.run = clock.elapsed().as_nanos() as u64 - filled;
+            Some(Ok(point)) => {
+                if let (Some(clock), Some(fill)) = (clock, fill_time) {
+                    batch.phases.fill = fill;
+                    batch.phases.run = clock.elapsed().as_nanos() as u64 - fill;
                 }
                 ring.last = Some(point);
-                Ok(())
+                ring.cut(rounds, some);
+                *nth += some as u64;
+                filled
             }
-            Err(stop) => {
-                ring.give_back();
+            None => {
+                ring.give_back(rounds);
+                filled
+            }
+            // It is of earlier rounds than what could not be filled.
+            Some(Err(stop)) => {
+                ring.give_back(rounds);
                 Err(stop)
             }
         }
     }
 
-    /// Waits for the oldest round in flight and checks it.
+    /// Waits for the oldest batch in flight and checks its rounds.
     pub fn finish_oldest(&mut self, session: &Session, ring: &mut Ring, checked: bool) -> Result<(), Stop> {
-        let slot = ring.oldest();
-        let (nth, round) = (slot.nth, slot.round);
-        let clock = self.timed(nth).then(Instant::now);
-        self.at.enter(Phase::Run, round);
-        slot.wait(self.device).map_err(|error| slot.located(self.job, self.plan, error))?;
-        let on_device = if self.beside.device_times { slot.device_time(self.device)? } else { None };
-        slot.take(session, self.device)?;
+        let batch = ring.oldest();
+        let (nth, rounds) = (batch.nth(), batch.rounds());
+        let clock = self.timed(nth, rounds).then(Instant::now);
+        self.at.enter(Phase::Run, batch.round());
+        batch.wait(self.device).map_err(|error| batch.located(self.job, self.plan, error))?;
+        let on_device = if self.beside.device_times { batch.device_time(self.device)? } else { None };
+        batch.take(self.plan, session, self.device)?;
         let waited = clock.map(|c| c.elapsed().as_nanos() as u64);
+        let (index, phases) = (batch.index, batch.phases);
         if checked {
-            self.at.enter(Phase::Check, round);
-            let bad = collect::check(self.job, self.plan, slot, &mut self.host, &mut self.tally);
-            if let (true, Some(dump)) = (bad, &self.beside.dump) {
-                let (at, told) = (self.at, self.tally.told);
-                dump.round(self.job, self.plan, slot, &mut self.host, &mut self.tally.failures[told..], || at.enter(Phase::Check, round));
-            }
-            if let Some(seat) = self.beside.seat {
-                // It may wait for others, which have limits of their own.
-                self.at.enter(Phase::Idle, round);
-                seat.leave(self.job, self.plan, slot, &self.host);
-                self.at.enter(Phase::Check, round);
-            }
-            self.host.advance();
-            self.tally.run += 1;
-            if bad {
-                self.failed(round);
-            }
-            self.at.done(nth + 1);
-            self.tally.times.add_device(on_device);
+            batch.slots().iter_mut().for_each(|slot| self.check(slot));
+            let times = &mut self.tally.times;
+            times.add_device(on_device);
             if let (Some(clock), Some(waited)) = (clock, waited) {
-                let times = &mut self.tally.times;
-                times.sampled += 1;
-                times.fill += slot.phases.fill;
-                times.run += slot.phases.run + waited;
+                times.sampled += rounds as u64;
+                times.fill += phases.fill;
+                times.run += phases.run + waited;
                 times.check += clock.elapsed().as_nanos() as u64 - waited;
             }
         }
-        let (hit, index) = (std::mem::take(&mut slot.hit), slot.index);
+        let hit = |slot: &mut Slot| (!slot.hit.is_empty()).then(|| (slot.position, std::mem::take(&mut slot.hit)));
+        // Nothing is collected where nothing was hit, which allocates nothing.
+        let hits: Vec<(u32, Vec<usize>)> = batch.slots().iter_mut().filter_map(hit).collect();
         ring.free_oldest();
-        self.at.fly(ring.in_flight());
-        if !hit.is_empty() {
+        self.at.fly(ring.rounds());
+        for (position, zones) in hits {
             // Else the next round in this slot would be blamed for what this one wrote.
-            session.restore_guards(self.plan, self.device, index, &hit, &ring.flying())?;
+            session.restore_guards(self.plan, self.device, (index, position), &zones, &ring.flying())?;
         }
         Ok(())
+    }
+
+    /// Checks the round in a slot.
+    fn check(&mut self, slot: &mut Slot) {
+        let (nth, round) = (slot.nth, slot.round);
+        self.at.enter(Phase::Check, round);
+        let bad = collect::check(self.job, self.plan, slot, &mut self.host, &mut self.tally);
+        if let (true, Some(dump)) = (bad, &self.beside.dump) {
+            let (at, told) = (self.at, self.tally.told);
+            dump.round(self.job, self.plan, slot, &mut self.host, &mut self.tally.failures[told..], || at.enter(Phase::Check, round));
+        }
+        if let Some(seat) = self.beside.seat {
+            // It may wait for others, which have limits of their own.
+            self.at.enter(Phase::Idle, round);
+            seat.leave(self.job, self.plan, slot, &self.host);
+            self.at.enter(Phase::Check, round);
+        }
+        self.host.advance();
+        self.tally.run += 1;
+        if bad {
+            self.failed(round);
+        }
+        self.at.done(nth + 1);
     }
 
     /// Counts a round as failed, and tells what was just found wrong with it.

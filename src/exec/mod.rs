@@ -4,6 +4,7 @@
 //! hand: fill, launch, check, in one thread and in cache; with three slots and a pool it is a pipeline; with several lanes
 //! it runs in several threads, which are dealt rounds (`board`).
 
+mod batch;
 mod board;
 mod build;
 mod collect;

@@ -24,6 +24,7 @@ pub(super) struct Session {
     memories: Vec<Vec<Mem>>,
     /// By slot: the graphs of the plan.
     pub graphs: Vec<Vec<Graph>>,
+    kernels: Vec<Kernel>,
     start: Vec<Node>,
     /// By slot.
     poison: Vec<Vec<Node>>,
@@ -98,8 +99,14 @@ impl Session {
             start: translate(&plan.start_nodes, &memories[0], kernels),
             poison: memories.iter().map(|memories| translate(&plan.poison_nodes, memories, kernels)).collect(),
             memories,
+            kernels: kernels.clone(),
             pattern: Cell::new(None),
         })
+    }
+
+    /// Records nodes of a plan for a slot, beside its graphs.
+    pub fn record(&self, device: &mut dyn Device, slot: usize, nodes: &[Node]) -> Result<Graph> {
+        device.record(&translate(nodes, &self.memories[slot], &self.kernels))
     }
 
     /// Puts carried tensors at their start, and poison where a level has it once. Nothing is in flight.
@@ -107,8 +114,15 @@ impl Session {
         [&self.start].into_iter().chain(&self.poison).try_for_each(|nodes| run(device, nodes))
     }
 
-    /// Puts the pattern back into guard zones of a slot that only the device reaches.
-    pub fn restore_guards(&self, plan: &Plan, device: &mut dyn Device, slot: usize, zones: &[usize], after: &[Point]) -> Result<()> {
+    /// Puts the pattern back into guard zones of a round of a slot that only the device reaches.
+    pub fn restore_guards(
+        &self,
+        plan: &Plan,
+        device: &mut dyn Device,
+        (slot, position): (usize, u32),
+        zones: &[usize],
+        after: &[Point],
+    ) -> Result<()> {
         let pattern = match self.pattern.get() {
             Some(pattern) => pattern,
             None => {
@@ -123,6 +137,7 @@ impl Session {
         };
         let copy = |&zone: &usize| {
             let Zone { at, bytes, .. } = &plan.zones[zone];
+            let at = plan.at(*at, position);
             // A copy, as fills start at whole words and guards where a tensor ends.
             let src = Slice { mem: pattern, offset: at.offset % 4, len: *bytes };
             let dst = Slice { mem: self.memory(slot, at.memory), offset: at.offset, len: *bytes };

@@ -18,8 +18,10 @@ pub struct Options {
     pub fresh: bool,
     /// Threads that run rounds side by side; chosen where it is `None`.
     pub lanes: Option<u32>,
-    /// Rounds that a lane has in flight; chosen where it is `None`.
+    /// Batches of rounds that a lane has in flight; chosen where it is `None`.
     pub slots: Option<u32>,
+    /// Rounds that are submitted at once; chosen where it is `None`.
+    pub batch: Option<u32>,
     /// Where the host works; chosen where it is `None`.
     pub host: Option<Host>,
 }
@@ -69,6 +71,9 @@ pub(super) struct Draft<'a> {
     pub staged: Vec<Staged>,
     /// Of the round with the most nodes.
     pub cmds: Vec<Cmd>,
+    /// Rounds that are submitted at once, and why so many.
+    pub batch: u32,
+    pub batch_reason: String,
 }
 
 /// The plan of a job on a device. *Errors*: it does not fit, by memory or by block size.
@@ -82,8 +87,10 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
     }
     let limits = Limits::of(job, caps);
     let (mut spared, mut rungs) = (Spared::default(), Vec::new());
+    // Rounds at once that memory has room for, and why no more.
+    let (mut most, mut fewer_at_once): (u32, Option<String>) = (u32::MAX, None);
     loop {
-        let draft = Draft::new(job, caps, options.trust, spared)?;
+        let draft = Draft::new(job, caps, options.trust, spared, 1)?.batched(options, spared, most)?;
         let modes = match draft.modes() {
             Ok(modes) => modes,
             // There are several sets on the device, and without them one graph.
@@ -95,12 +102,28 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
         };
         let cost = draft.cost();
         let schedule = draft.schedule(options, &draft.load(&cost, options))?;
-        let needs = draft.needs(&schedule, u64::from(draft.sets_on_device().max(1)) * modes.modes.len() as u64, options.fresh);
+        let graphs = u64::from(draft.sets_on_device().max(1)) * modes.modes.len() as u64;
+        let rounds: u64 = draft.batches().iter().map(|&rounds| u64::from(rounds)).sum();
+        let needs = draft.needs(&schedule, graphs * rounds, options.fresh);
+        if let (2.., Some(short)) = (draft.batch, limits.short(&needs, schedule.lanes, schedule.slots)) {
+            fewer_at_once.get_or_insert(format!("{} {short}", draft.batch));
+            most = draft.batch / 2;
+            continue;
+        }
         match reduce(schedule, &needs, &limits) {
             Ok((mut schedule, fewer)) => {
                 schedule.deal = schedule::deal(job.runs(), schedule.lanes);
-                rungs.extend(fewer);
-                return draft.finish(options, schedule, modes, cost, &needs, rungs);
+                let what = format!("{} at once", super::show::count(draft.batch.into(), "round"));
+                let at_once = fewer_at_once.clone().map(|reason| Rung { what, reason });
+                let rungs = at_once.into_iter().chain(rungs.iter().cloned()).chain(fewer).collect();
+                let batch = draft.batch;
+                match draft.finish(options, schedule, modes, cost, &needs, rungs) {
+                    Err(PlanError::TooManyEdges { .. }) if batch > 1 => {
+                        fewer_at_once = Some(format!("the steps of {batch} depend on each other in too many places"));
+                        most = batch / 2;
+                    }
+                    plan => return plan,
+                }
             }
             Err(short) => match spared.next(&draft, &short) {
                 Some((more, rung)) => {
@@ -115,7 +138,7 @@ pub fn build(job: &Job, caps: &Caps, options: &Options) -> Result<Plan, PlanErro
 
 impl<'a> Draft<'a> {
     /// Classes, addresses and commands.
-    fn new(job: &'a Job, caps: &'a Caps, trust: Trust, spared: Spared) -> Result<Draft<'a>, PlanError> {
+    pub(super) fn new(job: &'a Job, caps: &'a Caps, trust: Trust, spared: Spared, batch: u32) -> Result<Draft<'a>, PlanError> {
         let uses = classify::uses(job);
         let tensor = |(id, tensor): (usize, &crate::job::Tensor)| {
             let of = uses[id];
@@ -143,6 +166,8 @@ impl<'a> Draft<'a> {
             reads: Vec::new(),
             staged: Vec::new(),
             cmds: Vec::new(),
+            batch,
+            batch_reason: String::new(),
         };
         draft.place_pristine()?;
         draft.place_carried()?;
@@ -157,7 +182,7 @@ impl<'a> Draft<'a> {
             });
             // A command costs more than the bytes of a small output.
             let by_host = caps.unified && caps.submit_ns >= COMMAND_NS && draft.tensors[id].bytes <= SMALL_OUTPUTS;
-            draft.poison.push(Poisoned { tensor: id, var: (job.vars.len() + at) as u16, always: must_write(id), by_host });
+            draft.poison.push(Poisoned { tensor: id, var: (batch as usize * job.vars.len() + at) as u16, always: must_write(id), by_host });
         }
         draft.cmds = draft.round(0, &trust::Mode { poison: Poison::Full, all_guards: true, guards: trust != Trust::Fast });
         Ok(draft)
@@ -173,6 +198,9 @@ impl<'a> Draft<'a> {
 
     /// The kinds of rounds. *Errors*: why not every set can have graphs.
     fn modes(&self) -> Result<Modes, String> {
+        if self.batch > 1 {
+            return Ok(trust::one_mode(self.trust, !self.outputs().is_empty()));
+        }
         let bytes = self.output_bytes();
         let cheap = bytes * 20 <= moved(&self.cost());
         let stale_could_pass = self.poison.iter().any(|p| !classify::expected_anew(self.job, p.tensor));
@@ -186,7 +214,7 @@ impl<'a> Draft<'a> {
     }
 
     /// What the schedule depends on.
-    fn load(&self, cost: &Cost, options: &Options) -> Load {
+    pub(super) fn load(&self, cost: &Cost, options: &Options) -> Load {
         let widest = self.job.steps.iter().filter_map(|s| match &s.action {
             Action::Launch { grid, .. } => {
                 Some(grid.iter().map(|g| if let Word::Const(n) = g { *n } else { 1 }).fold(1u64, u64::saturating_mul))
@@ -197,6 +225,7 @@ impl<'a> Draft<'a> {
             host_bytes: cost.round_upload + cost.round_download,
             device_bytes: moved(cost),
             widest: widest.max().unwrap_or(1),
+            launches: cost.launches,
             rounds: self.job.runs(),
             alone: self.alone(options),
         }
@@ -218,10 +247,13 @@ impl<'a> Draft<'a> {
             Some(Cmd::Fill { dst: slice(home, self.tensors[id].bytes), pattern: Word::Const(word.into()) })
         };
         let at_setup: Vec<Cmd> = if self.trust == Trust::Fast { self.outputs().iter().filter_map(poison).collect() } else { Vec::new() };
+        let at_setup = self.list_of(self.batch).list(&at_setup);
         cost.lower_bound_ns = (moved(&cost) as f64 / self.caps.bytes_per_ns) as u64;
         let sets = self.sets_on_device();
+        let batches = self.batches();
         let kinds = (0..sets.max(1)).flat_map(|set| modes.modes.iter().map(move |mode| (set, mode)));
-        let graphs = kinds.map(|(set, mode)| self.round_nodes(set, mode)).collect::<Result<Vec<_>, _>>()?;
+        let kinds = batches.iter().flat_map(|&rounds| kinds.clone().map(move |(set, mode)| (rounds, set, mode)));
+        let graphs = kinds.map(|(rounds, set, mode)| self.nodes(rounds, set, mode)).collect::<Result<Vec<_>, _>>()?;
         let slots = u64::from(schedule.slots) * u64::from(schedule.lanes);
         cost.device_peak = needs.device.at(schedule.lanes, schedule.slots);
         cost.host_peak = needs.host.at(schedule.lanes, schedule.slots);
@@ -251,6 +283,7 @@ impl<'a> Draft<'a> {
             start_nodes: ordered(self.start)?,
             poison_nodes: ordered(at_setup)?,
             graphs,
+            batches,
             sets,
             modes: modes.modes,
             fewer_modes: modes.reason,
@@ -281,6 +314,7 @@ impl<'a> Draft<'a> {
                 Some("a kernel is `serial`: it may not run twice at a time")
             }
             () if carries => Some("every round starts from what the one before it left in a carried tensor"),
+            () if self.batch > 1 => Some("rounds that are submitted at once fill the slots of one lane"),
             () if options.host == Some(Host::Pool) => Some("host work on a pool takes all threads for one round"),
             () if !self.caps.unified => Some("the device has memory of its own, which rounds in flight keep busy from one lane"),
             () => None,
@@ -294,7 +328,7 @@ impl<'a> Draft<'a> {
             schedule.reason = "fresh: set-up and tear-down around every round".into();
             (schedule.lanes, schedule.slots) = (1, 1);
         }
-        if options.host == Some(Host::Pool) || options.slots.is_some_and(|slots| slots > 1) {
+        if options.host == Some(Host::Pool) || options.slots.is_some_and(|slots| slots > 1) || self.batch > 1 {
             schedule.lanes = 1;
         }
         if let Some(slots) = options.slots.filter(|_| !options.fresh) {
@@ -317,13 +351,17 @@ impl<'a> Draft<'a> {
         }
         let rounds = load.rounds;
         schedule.lanes = schedule.lanes.min(rounds.min(schedule::MOST_LANES) as u32).max(1);
-        schedule.slots = schedule.slots.min(rounds.min(64) as u32).max(1);
+        schedule.slots = schedule.slots.min(rounds.div_ceil(self.batch.into()).min(64) as u32).max(1);
+        schedule.batch = self.batch;
+        if let Some(words) = self.batch_words() {
+            schedule.reason = format!("{}; {words}", schedule.reason);
+        }
         schedule.deal = schedule::deal(rounds, schedule.lanes);
         Ok(schedule)
     }
 
     /// Sets that have graphs of their own.
-    fn sets_on_device(&self) -> u32 {
+    pub(super) fn sets_on_device(&self) -> u32 {
         let any = self
             .tensors
             .iter()
@@ -332,7 +370,7 @@ impl<'a> Draft<'a> {
         if any { self.job.sets.len() as u32 } else { 0 }
     }
 
-    fn cost(&self) -> Cost {
+    pub(super) fn cost(&self) -> Cost {
         let mut cost = Cost { setup_upload: self.setup.iter().map(|u| u.bytes).sum(), ..Cost::default() };
         cost.round_upload = self.fills.iter().map(|f| f.bytes).sum();
         cost.round_download = self.reads.iter().map(|r| r.bytes).sum();

@@ -147,6 +147,10 @@ fn unspaced_class(job: &Job, tensor: usize, of: Use, spared: Spared) -> (Class, 
         Contents::Sets(sources) if spared.sets => {
             (Class::Streamed, format!("{} sets, more than the device is given room for", sources.len()))
         }
+        Contents::Sets(sources) if spared.mixed => (
+            Class::Streamed,
+            format!("{} sets that cycle, uploaded every round: rounds that are submitted at once are of several", sources.len()),
+        ),
         Contents::Sets(sources) if written && spared.copies => {
             (Class::Streamed, format!("{} sets that cycle, uploaded again as memory is short; steps write it", sources.len()))
         }

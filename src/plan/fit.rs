@@ -56,7 +56,7 @@ impl Limits {
     }
 
     /// What is short with so many lanes and slots, in words.
-    fn short(&self, needs: &Needs, lanes: u32, slots: u32) -> Option<String> {
+    pub fn short(&self, needs: &Needs, lanes: u32, slots: u32) -> Option<String> {
         let over = |kind: &str, needs: u64, limit: u64| {
             (needs > limit).then(|| format!("would need {} of {kind} memory, the limit is {}", bytes(needs), bytes(limit)))
         };
@@ -95,6 +95,8 @@ pub(super) struct Spared {
     pub copies: bool,
     /// No set stays: the host uploads and generates its contents in every round that uses it.
     pub sets: bool,
+    /// The same, as rounds that are submitted at once are of several sets; where expectations read them, the host keeps them.
+    pub mixed: bool,
 }
 
 impl Spared {

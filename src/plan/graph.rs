@@ -1,6 +1,6 @@
 //! A plan -> the nodes of its rounds with the reason of every edge: as data, as Graphviz DOT, as Mermaid.
 //!
-//! The graph is that of most rounds, on the first set.
+//! The graph is that of most rounds, on the first set; of rounds that are submitted at once, the first one's.
 
 use std::fmt::Write as _;
 
@@ -135,7 +135,7 @@ impl Graph {
     /// The graph of most rounds: all of it, or its first nodes.
     pub fn new(plan: &Plan, job: &Job, all: bool) -> Graph {
         let mode = plan.modes.len() - 1;
-        let nodes = &plan.graphs[plan.graph(0, mode)];
+        let nodes = plan.first_rounds(1, 0, mode);
         let shown = if all { nodes.len() } else { nodes.len().min(SHOWN) };
         let owners = Owners::new(plan);
         let steps: Vec<Option<usize>> = (0..shown).map(|node| plan.step_of(mode, nodes.len(), job.steps.len(), node)).collect();

@@ -18,7 +18,7 @@ pub const MOST_AHEAD: u64 = 4;
 const HASHED: u64 = crate::expr::BLOCK as u64;
 
 impl Draft<'_> {
-    /// Bytes of the host's own. `graphs` are those of one slot.
+    /// Bytes of the host's own. `graphs` are those of one slot, one for each of several rounds at once.
     pub(super) fn host_bytes(&self, schedule: &Schedule, graphs: u64, fresh: bool) -> Bytes {
         let threads = if schedule.host == Host::Pool { self.caps.lanes.max(1) as usize } else { 1 };
         let mut bytes = Bytes { lane: TALLY * (3 + self.job.checks.len() as u64), ..Bytes::default() };
@@ -71,12 +71,12 @@ impl Draft<'_> {
         }
         if self.trust != Trust::Fast {
             let hashes = self.fills.iter().filter(|f| f.bound).map(|f| self.job.tensors[f.tensor].shape.elements().div_ceil(HASHED));
-            bytes.slot += 8 * hashes.sum::<u64>();
+            bytes.slot += 8 * hashes.sum::<u64>() * u64::from(self.batch);
         }
         // What a slot is filled with and what is read of it, once more without padding.
         let crossing = self.fills.iter().map(|f| f.tensor).chain(self.reads.iter().map(|r| r.tensor));
         let spaced = crossing.map(|id| &self.job.tensors[id]).filter(|tensor| tensor.spaced);
-        bytes.slot = spaced.fold(bytes.slot, |bytes, tensor| bytes.saturating_add(tensor.bytes()));
+        bytes.slot = spaced.fold(bytes.slot, |bytes, tensor| bytes.saturating_add(tensor.bytes().saturating_mul(self.batch.into())));
         // The plan's own list, and in every slot what the device makes of it.
         let list = self.cmds.iter().map(node_bytes).sum::<u64>().saturating_mul(graphs);
         bytes.fixed = bytes.fixed.saturating_add(list);

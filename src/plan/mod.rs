@@ -1,11 +1,12 @@
 //! A job, a device's capabilities and options -> a [`Plan`]: plain data that can be printed, compared and tested
 //! without a device. `build` goes through it in order: `classify` the tensors, `place` them in memories (`arena`), with
-//! copies of views that cannot be bound (`stage`), choose the `schedule`, `fit` it into the limits with what the `host`
+//! copies of views that cannot be bound (`stage`), choose the `schedule` and the `batch` of rounds, `fit` it into the limits with what the `host`
 //! holds, list the `nodes` of a round and `order` them by hazards. `show` and `graph` print it.
 //!
 //! Memory and kernel ids in a plan are its own, counted from 0; the executor maps them to those of a device.
 
 mod arena;
+mod batch;
 mod build;
 mod classify;
 mod fit;
@@ -25,6 +26,7 @@ use crate::device::{Node, Place};
 use crate::job::Job;
 use crate::spec::Order;
 
+pub use batch::MOST_BATCH;
 pub use build::{Options, PlanError, build};
 pub use classify::Class;
 pub use fit::{Rung, TooLarge};
@@ -57,8 +59,10 @@ pub struct Plan {
     pub start_nodes: Vec<Node>,
     /// Fill outputs with poison at level fast, which has no other: at set-up, and again after the warm-up.
     pub poison_nodes: Vec<Node>,
-    /// Per set (or one) and mode, the nodes of a round; see [`Plan::graph`].
+    /// Per number of rounds at once, set (or one) and mode, the nodes of those rounds; see [`Plan::graph`].
     pub graphs: Vec<Vec<Node>>,
+    /// How many rounds there are graphs for: a whole batch, what is left of the rounds, a round of the warm-up.
+    pub batches: Vec<u32>,
     pub sets: u32,
     pub modes: Vec<Mode>,
     /// Why there are fewer modes than there could be.
@@ -140,8 +144,10 @@ pub struct Memory {
     pub name: &'static str,
     pub place: Place,
     pub bytes: u64,
-    /// Every slot has its own.
+    /// Every slot has its own, with a part for each round of a batch.
     pub per_slot: bool,
+    /// From one round's part to that of the next. *Units*: bytes.
+    pub stride: u64,
 }
 
 /// Contents of a tensor (in a set) that the host writes once.
@@ -238,10 +244,61 @@ pub struct Cost {
 }
 
 impl Plan {
-    /// Index into `graphs`.
-    pub fn graph(&self, set: u32, mode: usize) -> usize {
+    /// Index into `graphs` for so many rounds at once, of a number in `batches`.
+    pub fn graph(&self, rounds: u32, set: u32, mode: usize) -> usize {
         let set = if self.sets > 0 { set as usize } else { 0 };
-        set * self.modes.len() + mode
+        let at = self.batches.iter().position(|of| *of == rounds).unwrap_or(self.batches.len());
+        (at * self.sets.max(1) as usize + set) * self.modes.len() + mode
+    }
+
+    /// Where a round of a batch has what the first one has at an address.
+    pub fn at(&self, home: Home, position: u32) -> Home {
+        let memory = &self.memories[home.memory as usize];
+        let apart = if memory.per_slot { memory.stride * u64::from(position) } else { 0 };
+        Home { offset: home.offset + apart, ..home }
+    }
+
+    /// Rounds of a batch run one after the other, as each starts from what the one before it left.
+    pub fn by_round(&self) -> bool {
+        self.tensors.iter().any(|t| t.class == Class::Carried)
+    }
+
+    /// Which round of so many at once a node of their graph is of, and which node of that round's it is.
+    pub fn round_of(&self, rounds: u32, nodes: usize, node: usize) -> (u32, usize) {
+        let rounds = rounds.max(1) as usize;
+        let own = (nodes / rounds).max(1);
+        if self.by_round() { ((node / own) as u32, node % own) } else { ((node % rounds) as u32, node / rounds) }
+    }
+
+    /// How many nodes the graph of so many rounds at once has.
+    pub fn node_count(&self, rounds: u32, set: u32, mode: usize) -> usize {
+        let batch = self.schedule.batch.max(1);
+        self.graphs.get(self.graph(batch, set, mode)).map_or(0, Vec::len) / batch as usize * rounds as usize
+    }
+
+    /// The nodes of the first rounds of a whole batch, as if there were no others.
+    pub fn first_rounds(&self, rounds: u32, set: u32, mode: usize) -> Vec<Node> {
+        let batch = self.schedule.batch.max(1);
+        let Some(nodes) = self.graphs.get(self.graph(batch, set, mode)) else { return Vec::new() };
+        let place = |node: usize| {
+            let (position, own) = self.round_of(batch, nodes.len(), node);
+            let (each, at, rounds) = (nodes.len() / batch as usize, position as usize, rounds as usize);
+            (at < rounds).then(|| (if self.by_round() { at * each + own } else { own * rounds + at }) as u32)
+        };
+        let alone = |(index, node): (usize, &Node)| {
+            let after = || node.after.iter().filter_map(|&after| place(after as usize)).collect();
+            place(index).map(|_| Node { cmd: node.cmd.clone(), after: after() })
+        };
+        nodes.iter().enumerate().filter_map(alone).collect()
+    }
+
+    /// What poison alternates by: the round, or the batch where there are several rounds in one, as it is the same for all
+    /// of them. `nth` is the round's place among those that are run.
+    pub fn turn(&self, nth: u64, round: u64) -> u64 {
+        match self.schedule.batch {
+            0 | 1 => round,
+            batch => nth / u64::from(batch),
+        }
     }
 
     /// *Units*: bytes of all memories, of all lanes and slots.
@@ -250,7 +307,7 @@ impl Plan {
         self.memories.iter().map(|m| m.bytes * if m.per_slot { slots } else { 1 }).sum()
     }
 
-    /// The step that a node of a mode's graphs belongs to, where `nodes` and `steps` are how many there are. The copies of
+    /// The step that a node of a round of a mode belongs to, where `nodes` and `steps` are how many there are. The copies of
     /// staged views belong to their step.
     pub fn step_of(&self, mode: usize, nodes: usize, steps: usize, node: usize) -> Option<usize> {
         let before = nodes.checked_sub(self.trailing(mode) + steps + self.staged.iter().map(|s| 1 + usize::from(s.back)).sum::<usize>())?;
@@ -270,7 +327,7 @@ impl Plan {
         Some(at - extra).filter(|&step| step < steps)
     }
 
-    /// Where a node of a mode's graphs stands in a round, in words.
+    /// Where a node of a round of a mode stands, of so many, in words.
     pub fn at_node(&self, job: &Job, mode: usize, nodes: usize, node: usize) -> String {
         let step = self.step_of(mode, nodes, job.steps.len(), node);
         match step.and_then(|step| Some((step, job.step_in_words(step)?))) {
@@ -303,7 +360,7 @@ impl Plan {
         if words.is_empty() { "copies and guards alone".to_string() } else { words.join(", ") }
     }
 
-    /// Nodes of a mode's graphs that come after the steps: read-back, and copies of guard zones.
+    /// Nodes of a round of a mode that come after the steps: read-back, and copies of guard zones.
     pub fn trailing(&self, mode: usize) -> usize {
         let mode = &self.modes[mode];
         let reads = self.reads.iter().filter(|r| self.tensors[r.tensor].home.is_some_and(|home| home != r.from)).count();

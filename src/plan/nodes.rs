@@ -1,9 +1,9 @@
-//! The commands of a round for one set and mode: uploads, restores, clears, poison, steps with the copies of views that
+//! The commands of a round for one set and mode, alone or for several rounds at once: uploads, restores, clears, poison, steps with the copies of views that
 //! the device cannot bind, read-back, guards.
 
 use super::build::{Draft, PlanError};
 use super::order::{MOST_EDGES, add_edges, after_lists};
-use super::{Class, Home, Mode, Staged};
+use super::{Class, Home, Memory, Mode, Staged};
 use crate::device::{Arg, Cmd, Kernel, Mem, Node, Slice, Word};
 use crate::job::{Action, Argument, View};
 use crate::tensor::Access;
@@ -27,6 +27,69 @@ pub(super) fn window(bytes: u64, part: u8, of: u8) -> std::ops::Range<u64> {
     border(part.into())..border(u64::from(part) + 1)
 }
 
+/// A list for several rounds at once, made of the commands of one.
+pub(super) struct Batch<'a> {
+    pub rounds: u32,
+    /// One round after the other, as each starts from what the one before it left; else command after command, each for all
+    /// rounds, so that a device can make one of copies and fills that lie at equal distances.
+    pub by_round: bool,
+    pub memories: &'a [Memory],
+    /// Variables of one round.
+    pub vars: usize,
+}
+
+impl Batch<'_> {
+    /// Where a command of a round stands, of so many that a round has.
+    fn place(&self, commands: usize, command: usize, position: u32) -> u32 {
+        let (rounds, position) = (self.rounds as usize, position as usize);
+        (if self.by_round { position * commands + command } else { command * rounds + position }) as u32
+    }
+
+    /// The commands of all rounds, in an order that is legal.
+    pub fn list(&self, round: &[Cmd]) -> Vec<Cmd> {
+        let at = |position| move |cmd| self.at(position, cmd);
+        match self.by_round {
+            _ if self.rounds == 1 => round.to_vec(),
+            true => (0..self.rounds).flat_map(|position| round.iter().map(at(position))).collect(),
+            false => round.iter().flat_map(|cmd| (0..self.rounds).map(move |position| self.at(position, cmd))).collect(),
+        }
+    }
+
+    /// A command of the first round of a batch for another.
+    fn at(&self, position: u32, cmd: &Cmd) -> Cmd {
+        let slice = |slice: &Slice| {
+            let memory = &self.memories[slice.mem.0 as usize];
+            let apart = if memory.per_slot { memory.stride * u64::from(position) } else { 0 };
+            Slice { offset: slice.offset + apart, ..*slice }
+        };
+        let word = |word: &Word| match *word {
+            Word::Var(var) if usize::from(var) < self.vars => Word::Var(var + (position as usize * self.vars) as u16),
+            // Poison is the same for all rounds of a batch.
+            word => word,
+        };
+        match cmd {
+            Cmd::Copy { src, dst } => Cmd::Copy { src: slice(src), dst: slice(dst) },
+            Cmd::Fill { dst, pattern } => Cmd::Fill { dst: slice(dst), pattern: word(pattern) },
+            Cmd::Launch { kernel, grid, offset, args } => Cmd::Launch {
+                kernel: *kernel,
+                grid: grid.each_ref().map(word),
+                offset: offset.each_ref().map(word),
+                args: args
+                    .iter()
+                    .map(|arg| match arg {
+                        Arg::In(s) => Arg::In(slice(s)),
+                        Arg::Out(s) => Arg::Out(slice(s)),
+                        Arg::Inout(s) => Arg::Inout(slice(s)),
+                        Arg::Scalar(w) => Arg::Scalar(word(w)),
+                        Arg::Struct(words) => Arg::Struct(words.iter().map(word).collect()),
+                        Arg::Null => Arg::Null,
+                    })
+                    .collect(),
+            },
+        }
+    }
+}
+
 impl Draft<'_> {
     /// Where a step finds a tensor in rounds of a set.
     fn home(&self, tensor: usize, set: u32) -> Option<Home> {
@@ -43,26 +106,30 @@ impl Draft<'_> {
         Slice { mem: Mem(home.memory), offset: home.offset + view.offset, len: view.len }
     }
 
-    /// The nodes of a round. *Errors*: more edges than a plan may have.
-    pub(super) fn round_nodes(&self, set: u32, mode: &Mode) -> Result<Vec<Node>, PlanError> {
+    /// The nodes of so many rounds at once. *Errors*: more edges than a plan may have.
+    pub(super) fn nodes(&self, rounds: u32, set: u32, mode: &Mode) -> Result<Vec<Node>, PlanError> {
         let (cmds, steps) = self.round_and_steps(set, mode);
-        let mut nodes = ordered(cmds)?;
+        let batch = self.list_of(rounds);
+        let mut nodes = ordered(batch.list(&cmds))?;
         let mut edges: usize = nodes.iter().map(|node| node.after.len()).sum();
         for (index, step) in self.job.steps.iter().enumerate().filter(|(_, step)| !step.after.is_empty()) {
-            let after = &mut nodes[steps[index] as usize].after;
-            edges -= after.len();
-            add_edges(after, step.after.iter().map(|&step| steps[step as usize]));
-            edges += after.len();
+            for position in 0..rounds {
+                let place = |step: usize| batch.place(cmds.len(), steps[step] as usize, position);
+                let after = &mut nodes[place(index) as usize].after;
+                edges -= after.len();
+                add_edges(after, step.after.iter().map(|&step| place(step as usize)));
+                edges += after.len();
+            }
         }
         if edges > MOST_EDGES { Err(TOO_MANY) } else { Ok(nodes) }
     }
 
-    /// The commands of a round, in an order that is legal.
+    /// The commands of a batch's first round, in an order that is legal.
     pub(super) fn round(&self, set: u32, mode: &Mode) -> Vec<Cmd> {
         self.round_and_steps(set, mode).0
     }
 
-    /// The commands of a round, in an order that is legal, and which of them are the steps' own.
+    /// The commands of a batch's first round, in an order that is legal, and which of them are the steps' own.
     fn round_and_steps(&self, set: u32, mode: &Mode) -> (Vec<Cmd>, Vec<u32>) {
         let mut cmds = Vec::new();
         for fill in self.fills.iter().filter(|f| !f.bound) {

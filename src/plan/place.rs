@@ -9,7 +9,7 @@ use super::{Fill, Home, Memory, Read, Upload, Zone};
 use crate::device::{Cmd, Place, Word};
 use crate::job::Contents;
 
-/// Bytes behind an arena's last guard that are guarded too, up to twice as many.
+/// Bytes behind an arena's last guard that are guarded too, up to twice as many; shared by the rounds of a batch.
 const TAIL_BYTES: u64 = 4096;
 
 /// What is laid out in an arena: a tensor's bytes, or the copy of a guard zone.
@@ -18,8 +18,10 @@ type Item = (Option<usize>, Life);
 impl Draft<'_> {
     /// Adds the memories of an arena, split by the device's largest allocation; returns where each life lies.
     fn arena(&mut self, name: &'static str, place: Place, per_slot: bool, items: &[Item], zones: bool) -> Result<Vec<Home>, PlanError> {
-        let limit = self.caps.largest_alloc;
         let alignment = self.alignment();
+        // Every round of a batch has its part of a slot's memories.
+        let rounds = if per_slot { u64::from(self.batch) } else { 1 };
+        let limit = if rounds > 1 { self.caps.largest_alloc / rounds / alignment * alignment } else { self.caps.largest_alloc };
         let mut homes = vec![Home { memory: 0, offset: 0 }; items.len()];
         let mut from = 0;
         while from < items.len() {
@@ -55,13 +57,14 @@ impl Draft<'_> {
             let mut bytes = laid.bytes;
             if zones && self.guard > 0 {
                 // A kernel with a wrong stride jumps the guard: what is behind it, up to whole pages, is guarded too.
-                bytes = (laid.bytes + TAIL_BYTES).next_multiple_of(TAIL_BYTES).min(limit.max(laid.bytes));
+                let tail = (TAIL_BYTES / rounds).next_multiple_of(alignment).max(self.guard.next_multiple_of(alignment));
+                bytes = (laid.bytes + tail).next_multiple_of(tail).min(limit.max(laid.bytes));
                 if bytes > laid.bytes {
                     let at = Home { memory, offset: laid.bytes };
                     self.zones.push(Zone { at, read: at, bytes: bytes - laid.bytes, before: None, behind: None, near: false });
                 }
             }
-            self.memories.push(Memory { name, place, bytes, per_slot });
+            self.memories.push(Memory { name, place, bytes: bytes * rounds, per_slot, stride: bytes });
             from = to;
         }
         Ok(homes)

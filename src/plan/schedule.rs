@@ -1,4 +1,4 @@
-//! How many lanes run rounds side by side, how many slots each has in flight, and whether the host fills and checks in
+//! How many lanes run rounds side by side, how many slots each has in flight, how many rounds a slot takes, and whether the host fills and checks in
 //! the thread that submits or on a pool.
 
 use serde::{Deserialize, Serialize};
@@ -20,8 +20,10 @@ pub enum Host {
 pub struct Schedule {
     /// Threads that each run rounds of their own, with a device instance and slots of their own.
     pub lanes: u32,
-    /// Rounds that a lane has in flight, each with its own buffers.
+    /// Batches of rounds that a lane has in flight, each with its own buffers.
     pub slots: u32,
+    /// Rounds that are submitted at once; the last ones may be fewer.
+    pub batch: u32,
     /// Rounds that a lane takes at a time.
     pub deal: u64,
     pub host: Host,
@@ -39,10 +41,15 @@ pub(super) struct Load {
     pub device_bytes: u64,
     /// Blocks of the launch with the most of them.
     pub widest: u64,
+    /// Launches of a round.
+    pub launches: u64,
     pub rounds: u64,
     /// Why there can be one lane alone.
     pub alone: Option<&'static str>,
 }
+
+/// Rounds in flight where they hide something.
+pub(super) const SLOTS: u32 = 3;
 
 /// Rounds below this many bytes are not worth a pool: handing work over costs more than doing it.
 const INLINE_BYTES: u64 = 512 << 10;
@@ -61,12 +68,17 @@ pub(super) fn deal(rounds: u64, lanes: u32) -> u64 {
     }
 }
 
+/// Whether one thread fills and checks rounds faster than several would.
+pub(super) fn is_small(caps: &Caps, load: &Load) -> bool {
+    load.host_bytes + if caps.shares_cores { load.device_bytes } else { 0 } < INLINE_BYTES
+}
+
 /// The schedule for a load. Small rounds of a device without a submit cost gain nothing from rounds in flight; where one
 /// has a cost, rounds in flight hide it. Large ones overlap with the host's work where the device has cores of its own, or
 /// leaves some of the host's idle.
 pub(super) fn choose(caps: &Caps, load: &Load) -> Schedule {
-    let make = |slots, host, reason: &str| Schedule { lanes: 1, slots, deal: load.rounds, host, reason: reason.to_string() };
-    let is_small = load.host_bytes + if caps.shares_cores { load.device_bytes } else { 0 } < INLINE_BYTES;
+    let make = |slots, host, reason: &str| Schedule { lanes: 1, slots, batch: 1, deal: load.rounds, host, reason: reason.to_string() };
+    let is_small = is_small(caps, load);
     if is_small && caps.submit_ns < 1000 {
         let lanes = u64::from(caps.lanes).min(load.rounds / ROUNDS_PER_LANE).clamp(1, MOST_LANES) as u32;
         let one = make(1, Host::Inline, "small rounds: fill, run and check in one thread, in cache");
@@ -82,13 +94,13 @@ pub(super) fn choose(caps: &Caps, load: &Load) -> Schedule {
         };
     }
     if is_small {
-        return make(3, Host::Inline, "rounds in flight hide the cost of submitting");
+        return make(SLOTS, Host::Inline, "rounds in flight hide the cost of submitting");
     }
     if !caps.shares_cores {
-        return make(3, Host::Pool, "the host checks round r-2 and fills r+1 while r-1 and r are on the device");
+        return make(SLOTS, Host::Pool, "the host checks round r-2 and fills r+1 while r-1 and r are on the device");
     }
     if load.widest < u64::from(caps.lanes) {
-        return make(3, Host::Pool, "launches of few blocks leave cores idle: the host fills and checks other rounds meanwhile");
+        return make(SLOTS, Host::Pool, "launches of few blocks leave cores idle: the host fills and checks other rounds meanwhile");
     }
     make(1, Host::Pool, "kernels and host share the cores: each phase takes all of them")
 }

@@ -42,7 +42,7 @@ pub fn summary(plan: &Plan) -> String {
         1 => String::new(),
         n => format!("{n} lanes that take {} at a time, each with ", count(plan.schedule.deal, "round")),
     };
-    let nodes = plan.graphs.first().map_or(0, Vec::len);
+    let nodes = plan.graphs.first().map_or(0, Vec::len) / plan.schedule.batch.max(1) as usize;
     let poisoned = match plan.modes.last().map(|m| m.poison) {
         Some(Poison::Full) => "outputs in full, every round".to_string(),
         Some(Poison::Window { of, .. }) => format!("outputs in full in the first, last and every 64th round, 1/{of} in the others"),
@@ -51,8 +51,15 @@ pub fn summary(plan: &Plan) -> String {
         _ => "nothing to poison: what is checked starts every round from contents of its own".into(),
     };
     let graphs = count(plan.graphs.len() as u64, "graph");
+    let sizes: Vec<String> = plan.batches.iter().map(u32::to_string).collect();
+    let at_once = match plan.schedule.batch {
+        0 | 1 => String::new(),
+        batch => format!(" of {batch} rounds"),
+    };
     let sets = if plan.sets > 1 {
         format!(", for {} sets and {}", plan.sets, count(plan.modes.len() as u64, "kind") + " of rounds")
+    } else if plan.schedule.batch > 1 {
+        format!(", for {} rounds at once", sizes.join(" and "))
     } else {
         String::new()
     };
@@ -65,7 +72,7 @@ pub fn summary(plan: &Plan) -> String {
          poison    {poisoned}\n\
          graphs    {graphs} in each slot{sets}{fewer}\n\
          memory    device {}, host {}\n\
-         schedule  {lanes}{}, host work {host}: {}\n",
+         schedule  {lanes}{}{at_once}, host work {host}: {}\n",
         bytes(cost.setup_upload),
         count(cost.allocs, "allocation"),
         count(cost.loads, "kernel"),

@@ -66,21 +66,21 @@ pub const MOST_GRAPHS: u64 = 32;
 /// The most nodes of all graphs of a slot, beyond one graph: each takes memory, in the plan and on the device.
 pub const MOST_NODES: u64 = 1 << 18;
 
-/// The word that an output holds before a round writes it.
-pub fn poison_of(job: &Job, tensor: usize, round: u64) -> u32 {
+/// The word that an output holds before a round of a turn writes it; see [`super::Plan::turn`].
+pub fn poison_of(job: &Job, tensor: usize, turn: u64) -> u32 {
     let dtype = job.tensors[tensor].dtype;
     let nan_passes = dtype == Dtype::F8e4m3 && job.checks.iter().any(|c| c.tensor == tensor && c.tolerance.nan_equal);
-    poison_word(dtype, nan_passes, round)
+    poison_word(dtype, nan_passes, turn)
 }
 
 /// The word that an output of a dtype holds before the round writes it: a NaN with a payload for floats, a value
-/// far from what kernels produce for integers. It alternates with the round, so that what an earlier round
+/// far from what kernels produce for integers. It alternates with the turn, so that what an earlier round
 /// left is not taken for this round's poison.
 ///
 /// f8e4m3 has one NaN per sign, which a kernel may well write. Where NaN may pass the check of such an output
 /// (`nan_passes`), the word holds numbers instead, so that what was never written fails where NaN is expected.
-fn poison_word(dtype: Dtype, nan_passes: bool, round: u64) -> u32 {
-    let parity = (round & 1) as u32;
+fn poison_word(dtype: Dtype, nan_passes: bool, turn: u64) -> u32 {
+    let parity = (turn & 1) as u32;
     match dtype {
         // The word stands in both halves; as the high half it is a NaN.
         Dtype::F64 => 0x7ffa_b1e4 ^ (parity * 0x11),
@@ -116,6 +116,16 @@ pub(super) struct Poisoning {
     pub sets: u64,
     /// Nodes of one graph.
     pub nodes: u64,
+}
+
+/// The one mode of rounds that are submitted at once: they are tiny, so all of them have everything.
+pub(super) fn one_mode(trust: Trust, outputs: bool) -> Modes {
+    if trust == Trust::Fast {
+        return Modes { modes: vec![Mode { poison: Poison::Nothing, all_guards: false, guards: false }], reason: None };
+    }
+    let poison = if outputs { Poison::Full } else { Poison::Nothing };
+    let reason = "every round has all poison and reads all guards, as one list runs several".to_string();
+    Modes { modes: vec![Mode { poison, all_guards: true, guards: true }], reason: Some(reason) }
 }
 
 /// The modes of a plan: as many as graphs may be. *Errors*: not even one for every set, and why.

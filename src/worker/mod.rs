@@ -41,6 +41,7 @@ pub struct Request {
     pub fresh: bool,
     pub lanes: Option<u32>,
     pub slots: Option<u32>,
+    pub batch: Option<u32>,
     pub host: Option<Host>,
     /// Threads for kernels and for host work; otherwise as many as the machine runs at once.
     pub threads: Option<usize>,
@@ -74,6 +75,7 @@ impl Request {
             fresh: false,
             lanes: None,
             slots: None,
+            batch: None,
             host: None,
             threads: None,
             contract: false,
@@ -87,7 +89,8 @@ impl Request {
     }
 
     pub fn plan_options(&self) -> Options {
-        Options { trust: self.trust, fresh: self.fresh, lanes: self.lanes, slots: self.slots, host: self.host }
+        let Request { trust, fresh, lanes, slots, batch, host, .. } = *self;
+        Options { trust, fresh, lanes, slots, batch, host }
     }
 }
 
@@ -383,8 +386,11 @@ fn where_of(request: &Request, party: usize, lane: &LaneProgress) -> Option<Stri
     let device = open(request, device, None, 0).ok()?;
     let plan = plan::build(job, device.caps(), &request.plan_options()).ok()?;
     let mode = plan.mode(job::SetOrder::new(job).runs_below(lane.round()));
-    let nodes = plan.graphs.get(plan.graph(0, mode))?;
-    let index = plan.step_of(mode, nodes.len(), job.steps.len(), lane.node.load(Ordering::Relaxed) as usize)?;
+    // Of rounds that are submitted at once the last ones may be fewer; of those in flight with others nothing is said.
+    let rounds = lane.flying().max(1);
+    let nodes = plan.node_count(rounds, 0, mode);
+    let (_, own) = plan.round_of(rounds, nodes, lane.node.load(Ordering::Relaxed) as usize);
+    let index = plan.step_of(mode, nodes / rounds as usize, job.steps.len(), own)?;
     let step = job.steps.get(index)?;
     let words = job.step_in_words(index)?;
     let protected: Vec<String> = step

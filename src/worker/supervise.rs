@@ -66,7 +66,7 @@ pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn
     if request.stepwise || watcher.stops_asked() > 0 || !reports.iter().any(|report| report.lost) {
         return outcome;
     }
-    let again = Request { stepwise: true, dump: None, slots: Some(1), lanes: Some(1), ..request.clone() };
+    let again = Request { stepwise: true, dump: None, slots: Some(1), lanes: Some(1), batch: Some(1), ..request.clone() };
     let stepwise = match once(&again, program, &mut Quiet(watcher)) {
         Outcome::Ended { reports, .. } => reports,
         Outcome::Invalid { .. } | Outcome::Unselected { .. } => Vec::new(),

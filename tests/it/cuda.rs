@@ -71,7 +71,11 @@ fn in_every_mode(folder: &str, judge: fn(Command, &Path, &[&str]) -> Result<(), 
     for_each(&specs_in(folder), |spec| {
         // Level fast leaves out guards, and looks at no input.
         let standard = std::fs::read_to_string(spec).unwrap().lines().any(|line| line == "#~ trust: standard");
-        MODES.into_iter().enumerate().filter(|(_, mode)| !standard || !mode.contains(&"fast")).try_for_each(|(nth, mode)| {
+        // The simulation is slow: of the modes each spec has the first and two others.
+        let shift = spec.as_os_str().len();
+        let chosen = |nth: usize| is_real() || nth == 0 || (nth + shift) % 3 == 0;
+        let modes = MODES.into_iter().enumerate().filter(|(nth, mode)| chosen(*nth) && (!standard || !mode.contains(&"fast")));
+        modes.into_iter().try_for_each(|(nth, mode)| {
             let mut program = program().unwrap();
             // Another order of what may run side by side, and everything a little later.
             program.env("SIM_CUDA_SEED", (nth + 2).to_string()).env("SIM_CUDA_DELAY_US", (nth % 2 * 20).to_string());
@@ -98,6 +102,9 @@ fn specs_for_hardware_pass_on_hardware() {
     }
 }
 
+/// Stands in specs whose mistake the simulation does not see.
+const ON_HARDWARE: &str = "#~ hardware";
+
 /// What runjob prints of a kernel that cannot be used, without the line that names the device.
 fn complaint(spec: &Path) -> String {
     // As from the repository's root, so that paths are those of everybody.
@@ -114,8 +121,11 @@ fn kernels_that_cannot_be_used_are_errors_that_name_the_mistake() {
         return;
     }
     for_each(&specs_in("tests/specs/cuda/broken"), |spec| {
-        let text = complaint(spec);
         let source = std::fs::read_to_string(spec).unwrap();
+        if !is_real() && source.lines().any(|line| line == ON_HARDWARE) {
+            return Ok(());
+        }
+        let text = complaint(spec);
         let mut wanted = source.lines().filter_map(|line| line.strip_prefix("#~ says: "));
         wanted.find(|says| !text.contains(says)).map_or(Ok(()), |missing| Err(format!("does not say `{missing}`\n{text}")))
     });
@@ -128,9 +138,8 @@ fn what_is_said_of_kernels_that_cannot_be_used_is_what_was_reviewed() {
         return;
     }
     let bless = std::env::var_os("RUNJOB_BLESS").is_some();
-    // What a compiler says of a mistake is its own; what is said around it is runjob's.
-    let own = |spec: &PathBuf| !std::fs::read_to_string(spec).unwrap().lines().any(|line| line == "#~ words: compiler");
-    let specs: Vec<PathBuf> = specs_in("tests/specs/cuda/broken").into_iter().filter(own).collect();
+    let seen = |spec: &PathBuf| !std::fs::read_to_string(spec).unwrap().lines().any(|line| line == ON_HARDWARE);
+    let specs: Vec<PathBuf> = specs_in("tests/specs/cuda/broken").into_iter().filter(seen).collect();
     for_each(&specs, |spec| {
         let text = complaint(spec);
         let kept = spec.with_extension("stderr");

@@ -1,5 +1,6 @@
 //! What `exec::run` does with a job, in every mode: the same results as an interpreter that allocates everything afresh.
 
+mod batches;
 mod chaos;
 mod faults;
 mod interpreter;
@@ -273,7 +274,7 @@ type Peak = fn(&runjob::plan::Plan) -> u64;
 fn with_less_and_less(job: &Job, mode: &Mode, set: SetLimit, peak: Peak) -> String {
     let mut job = job.clone();
     let mut given_up = String::new();
-    let options = runjob::plan::Options { lanes: None, slots: None, host: None, ..mode.options() };
+    let options = runjob::plan::Options { lanes: None, slots: None, batch: None, host: None, ..mode.options() };
     loop {
         let device = mode.device();
         let plan = match runjob::plan::build(&job, device.caps(), &options) {

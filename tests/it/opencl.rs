@@ -71,7 +71,7 @@ fn an_example_that_fails_does_so_in_its_last_block_in_every_round() {
     }
 }
 
-const MODES: [&[&str]; 8] = [
+const MODES: [&[&str]; 9] = [
     &["--contract"],
     &["--trust", "fast"],
     &["--fresh", "--contract"],
@@ -80,6 +80,7 @@ const MODES: [&[&str]; 8] = [
     &["--discrete", "--contract"],
     &["--discrete", "--slots", "3", "--trust", "fast"],
     &["--device-times"],
+    &["--batch", "4", "--slots", "2", "--contract"],
 ];
 
 /// `--device` for every device that is here.

@@ -1,5 +1,6 @@
 //! Plans of random jobs keep what a plan promises, whatever the device, the slots and the trust.
 
+mod batches;
 mod graph;
 pub mod jobs;
 mod rungs;
@@ -21,6 +22,7 @@ pub fn caps(unified: bool) -> Caps {
         unified,
         lanes: 2,
         submit_ns: if unified { 50 } else { 10_000 },
+        node_ns: if unified { 50 } else { 10_000 },
         bytes_per_ns: 10.0,
         memory: 1 << 30,
         largest_alloc: 1 << 28,
@@ -230,9 +232,9 @@ fn after_setup(job: &Job, plan: &Plan) -> Bytes {
     bytes
 }
 
-/// Walks one graph with what every byte holds.
+/// Walks one graph with what every byte holds; of rounds that are submitted at once, the first one's part of it.
 fn walk(job: &Job, plan: &Plan, set: u32, mode: usize) {
-    let nodes = &plan.graphs[plan.graph(set, mode)];
+    let nodes = &plan.first_rounds(1, set, mode);
     let mode_index = mode;
     let poison = plan.modes[mode].poison;
     let mut bytes = after_setup(job, plan);
@@ -449,15 +451,16 @@ fn layout(job: &Job, plan: &Plan, caps: &Caps) {
 
 fn holds(job: &Job, caps: &Caps, options: &Options) {
     let plan = build(job, caps, options).unwrap();
-    assert_eq!(plan.schedule.slots, options.slots.unwrap_or(1).min(job.rounds.count as u32));
-    assert!(plan.rungs.is_empty() && plan.fewer_modes.is_none());
+    let turns = (job.rounds.count as u32).div_ceil(plan.schedule.batch);
+    assert_eq!(plan.schedule.slots, options.slots.unwrap_or(1).min(turns));
+    assert!(plan.rungs.is_empty() && plan.fewer_modes.is_none() == (plan.schedule.batch == 1));
     plan_holds(job, caps, &plan);
 }
 
 /// What every plan promises, whatever was given up for it.
 fn plan_holds(job: &Job, caps: &Caps, plan: &Plan) {
     layout(job, plan, caps);
-    assert_eq!(plan.graphs.len(), plan.sets.max(1) as usize * plan.modes.len());
+    assert_eq!(plan.graphs.len(), plan.batches.len() * plan.sets.max(1) as usize * plan.modes.len());
     assert!(plan.graphs.len() as u64 <= runjob::plan::MOST_GRAPHS);
     for nodes in plan.graphs.iter().chain([&plan.setup_nodes, &plan.start_nodes]) {
         let lists: Vec<Vec<u32>> = nodes.iter().map(|n| n.after.clone()).collect();

@@ -61,8 +61,8 @@ fn chosen_rounds_keep_their_numbers_and_contents_in_every_mode() {
         assert_eq!(code, Some(1), "{printed}");
         let expected = failures(&all);
         assert!(expected.len() == 5 && expected.iter().all(|(_, set, _)| set == "b"), "{expected:?}");
-        for mode in [&[][..], &["--lanes", "2"], &["--slots", "3"], &["--fresh"], &["--host", "pool"], &["--in-process"], &["--chaos", "3"]]
-        {
+        let more: [&[&str]; 4] = [&["--host", "pool"], &["--in-process"], &["--chaos", "3"], &["--batch", "4", "--discrete"]];
+        for mode in [&[][..], &["--lanes", "2"], &["--slots", "3"], &["--fresh"]].into_iter().chain(more) {
             let (code, report, printed) = run(&spec, &[&["--only", "b"], mode].concat());
             assert_eq!(code, Some(1), "{mode:?}: {printed}");
             assert_eq!(failures(&report), expected, "{mode:?}");
@@ -88,7 +88,7 @@ fn rounds_that_are_checked_every_so_often_are_the_same_of_chosen_sets() {
         for (every, of_b) in [(4, &[7, 16][..]), (100, &[16]), (1, &[4, 7, 10, 13, 16])] {
             let condition = format!("[[checks]]\nholds = \"min(after(y)) >= 0\"\nevery = {every}\n");
             std::fs::write(&path, format!("{plain}every = {every}\n{condition}")).unwrap();
-            for mode in [&[][..], &["--lanes", "2"], &["--slots", "3"], &["--fresh"], &["--host", "pool"]] {
+            for mode in [&[][..], &["--lanes", "2"], &["--slots", "3"], &["--fresh"], &["--host", "pool"], &["--batch", "4"]] {
                 // Those of a round that is left out, and the last of those that are run.
                 let (code, report, printed) = run(&path, &[&["--only", "b"], mode].concat());
                 assert_eq!(code, Some(1), "{mode:?}: {printed}");

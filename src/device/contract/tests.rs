@@ -11,6 +11,7 @@ fn caps() -> Caps {
         unified: true,
         lanes: 1,
         submit_ns: 0,
+        node_ns: 0,
         bytes_per_ns: 1.0,
         memory: 1 << 30,
         largest_alloc: 1 << 20,

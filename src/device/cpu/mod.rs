@@ -196,6 +196,7 @@ pub fn open(options: CpuOptions) -> Result<CpuDevice> {
         unified: !options.discrete,
         lanes: pool.threads() as u32,
         submit_ns: 50,
+        node_ns: 50,
         // Beyond what the caches of today's cores give, so that a lower bound by bytes is one.
         bytes_per_ns: 200.0 * pool.threads() as f64,
         memory: budget.total(),

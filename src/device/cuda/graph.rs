@@ -21,15 +21,16 @@ pub(super) struct Graph {
     execs: Vec<Exec>,
     raw: Raw,
     pub list: List,
-    /// By entry: the driver's nodes, in the order of [`Fill::pieces`] for fills.
-    nodes: Vec<[CUgraphNode; 3]>,
+    /// By entry: the driver's nodes, in the order of [`fills`] for fills.
+    nodes: Vec<Vec<CUgraphNode>>,
+    /// Rows that are filled with a variable are nodes of their own.
+    by_row: bool,
     /// Entries that depend on variables.
     varying: Vec<u32>,
     /// Of the whole list, or of each entry, start and end.
     events: Vec<[Event; 2]>,
     /// The point that was submitted last.
     pub last: Option<(u32, u64)>,
-    /// The entry that a call failed for.
     driver: Arc<Driver>,
 }
 
@@ -91,6 +92,15 @@ const ALTERNATING: usize = 2;
 impl Graph {
     /// *Errors*: what the driver refuses, with the node.
     pub fn new(driver: &Arc<Driver>, list: List, stream: CUstream) -> Result<Graph> {
+        let graph = Graph::of(driver, list, stream, false)?;
+        match graph.refuses_rows() {
+            // Drivers before CUDA 12.2 set fills of one row alone.
+            true => Graph::of(driver, graph.list, stream, true),
+            false => Ok(graph),
+        }
+    }
+
+    fn of(driver: &Arc<Driver>, list: List, stream: CUstream, by_row: bool) -> Result<Graph> {
         let api = driver.api;
         let mut raw: CUgraph = null_mut();
         cu!(api.cuGraphCreate(&mut raw, 0))?;
@@ -99,6 +109,7 @@ impl Graph {
             execs: Vec::new(),
             raw,
             nodes: Vec::with_capacity(list.entries.len()),
+            by_row,
             varying: Vec::new(),
             events: Vec::new(),
             list,
@@ -116,6 +127,18 @@ impl Graph {
             graph.execs.push(exec);
         }
         Ok(graph)
+    }
+
+    /// Whether the driver refuses to set a fill of several rows, tried on the first.
+    fn refuses_rows(&self) -> bool {
+        let (api, context) = (self.driver.api, self.driver.context);
+        let first = self.varying.iter().find_map(|&at| match &self.list.entries[at as usize].op {
+            Op::Fill(fill) if fill.rows > 1 => Some((fill, *self.nodes[at as usize].first()?)),
+            _ => None,
+        });
+        let (Some((fill, node)), Some(exec)) = (first, self.execs.first()) else { return false };
+        let params = fills(fill, 0, false).next();
+        params.is_some_and(|params| cu!(api.cuGraphExecMemsetNodeSetParams(exec.raw, node, &params, context)).is_err())
     }
 
     fn add_all(&mut self) -> Result<()> {
@@ -143,12 +166,11 @@ impl Graph {
                 self.events.push(times);
             }
             let nodes = self.add(index, &before).map_err(told)?;
-            self.nodes.push(nodes);
-            let made: Vec<CUgraphNode> = nodes.into_iter().filter(|node| !node.is_null()).collect();
             ends.push(match self.events.last() {
-                Some(times) if steps => vec![self.add_event(times[1].0, &made).map_err(told)?],
-                _ => made,
+                Some(times) if steps => vec![self.add_event(times[1].0, &nodes).map_err(told)?],
+                _ => nodes.clone(),
             });
+            self.nodes.push(nodes);
         }
         if rounds {
             let last: Vec<CUgraphNode> =
@@ -167,25 +189,30 @@ impl Graph {
     }
 
     /// Adds the nodes of an entry.
-    fn add(&mut self, index: usize, before: &[CUgraphNode]) -> Called<[CUgraphNode; 3]> {
+    fn add(&mut self, index: usize, before: &[CUgraphNode]) -> Called<Vec<CUgraphNode>> {
         let (api, graph, context, most) = (self.driver.api, self.raw.0, self.driver.context, self.driver.found.grid);
-        let mut nodes: [CUgraphNode; 3] = [null_mut(); 3];
-        let entry = &mut self.list.entries[index];
-        match &mut entry.op {
-            Op::Nothing => cu!(api.cuGraphAddEmptyNode(&mut nodes[0], graph, ptr(before), before.len()))?,
+        let mut node: CUgraphNode = null_mut();
+        let mut nodes = Vec::with_capacity(1);
+        match &mut self.list.entries[index].op {
+            Op::Nothing => cu!(api.cuGraphAddEmptyNode(&mut node, graph, ptr(before), before.len()))?,
             Op::Copy(copy) => {
                 let params = copy_params(copy);
-                cu!(api.cuGraphAddMemcpyNode(&mut nodes[0], graph, ptr(before), before.len(), &params, context))?;
+                cu!(api.cuGraphAddMemcpyNode(&mut node, graph, ptr(before), before.len(), &params, context))?;
             }
             Op::Fill(fill) => {
                 // Of a variable the size of the pieces alone counts, which is that of any word that repeats after a byte.
-                let word = if let Word::Const(word) = fill.pattern { word as u32 } else { 0 };
+                let (word, by_row) = match fill.pattern {
+                    Word::Const(word) => (word as u32, false),
+                    Word::Var(_) => (0, self.by_row),
+                };
                 if let Word::Var(_) = fill.pattern {
                     self.varying.push(index as u32);
                 }
-                for (params, node) in fill_params(fill, word).into_iter().zip(&mut nodes).filter(|(params, _)| params.width > 0) {
-                    cu!(api.cuGraphAddMemsetNode(node, graph, ptr(before), before.len(), &params, context))?;
+                for params in fills(fill, word, by_row) {
+                    cu!(api.cuGraphAddMemsetNode(&mut node, graph, ptr(before), before.len(), &params, context))?;
+                    nodes.push(node);
                 }
+                return Ok(nodes);
             }
             Op::Launch(launch) => {
                 if launch.vars().next().is_some() {
@@ -193,9 +220,10 @@ impl Graph {
                 }
                 let blocks = launch.blocks(&[], most).ok().flatten().unwrap_or([1; 3]);
                 let params = launch_params(launch, blocks, &[]);
-                cu!(api.cuGraphAddKernelNode_v2(&mut nodes[0], graph, ptr(before), before.len(), &params))?;
+                cu!(api.cuGraphAddKernelNode_v2(&mut node, graph, ptr(before), before.len(), &params))?;
             }
         }
+        nodes.push(node);
         Ok(nodes)
     }
 
@@ -235,15 +263,15 @@ impl Graph {
         let changed = |var: u16| kept.as_ref().is_none_or(|kept| kept[usize::from(var)] != vars[usize::from(var)]);
         for &index in &self.varying {
             let entry = &mut self.list.entries[index as usize];
-            let (node, nodes) = (entry.nodes.start, self.nodes[index as usize]);
+            let (node, nodes) = (entry.nodes.start, &self.nodes[index as usize]);
             let told = |failure: Failure| failure.at(Some(node));
             let (api, context) = (self.driver.api, self.driver.context);
             match &mut entry.op {
                 Op::Fill(fill) if matches!(fill.pattern, Word::Var(var) if changed(var)) => {
                     let word = value(fill.pattern, vars) as u32;
                     fill.pieces(word).map_err(|message| failed(node as usize, call, message))?;
-                    for (params, node) in fill_params(fill, word).into_iter().zip(nodes).filter(|(params, _)| params.width > 0) {
-                        cu!(api.cuGraphExecMemsetNodeSetParams(exec.raw, node, &params, context)).map_err(told)?;
+                    for (params, node) in fills(fill, word, self.by_row).zip(nodes) {
+                        cu!(api.cuGraphExecMemsetNodeSetParams(exec.raw, *node, &params, context)).map_err(told)?;
                     }
                 }
                 Op::Launch(launch) if launch.vars().any(changed) => {
@@ -363,15 +391,18 @@ fn copy_params(copy: &Copy) -> CUDA_MEMCPY3D {
     }
 }
 
-fn fill_params(fill: &Fill, word: u32) -> [CUDA_MEMSET_NODE_PARAMS; 3] {
+/// The fills of the driver that a fill with a word is made of: one for all rows, or one for each, of every piece.
+fn fills(fill: &Fill, word: u32, by_row: bool) -> impl Iterator<Item = CUDA_MEMSET_NODE_PARAMS> {
     // A word that does not repeat was refused before.
     let pieces = fill.pieces(word).unwrap_or_default();
-    pieces.map(|(at, len, size)| {
-        let value = turned(word, at - (fill.at as usize).min(at));
-        let size = size.max(1);
+    let (start, stride) = (fill.at as usize, fill.stride as usize);
+    let (times, height) = if by_row { (fill.rows, 1) } else { (1, fill.rows) };
+    let rows = move |row: usize| pieces.into_iter().filter(|(_, len, _)| *len > 0).map(move |piece| (row, piece));
+    (0..times).flat_map(rows).map(move |(row, (at, len, size))| {
+        let value = turned(word, at - start);
         CUDA_MEMSET_NODE_PARAMS {
-            dst: at as u64,
-            pitch: if fill.rows > 1 { fill.stride as usize } else { 0 },
+            dst: (at + row * stride) as u64,
+            pitch: if height > 1 { stride } else { 0 },
             value: match size {
                 4 => value,
                 2 => value & 0xffff,
@@ -379,7 +410,7 @@ fn fill_params(fill: &Fill, word: u32) -> [CUDA_MEMSET_NODE_PARAMS; 3] {
             },
             elementSize: size as u32,
             width: len / size,
-            height: fill.rows,
+            height,
         }
     })
 }

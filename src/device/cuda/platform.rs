@@ -97,6 +97,8 @@ fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
         unified: false,
         lanes: 1,
         submit_ns: SUBMIT,
+        // A fill of a variable that stands for several cannot be changed in a graph, so rounds are submitted one by one.
+        node_ns: SUBMIT,
         bytes_per_ns: bytes_per_ns.unwrap_or(10_000.0),
         memory: memory as u64,
         largest_alloc: memory as u64,

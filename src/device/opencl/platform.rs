@@ -161,13 +161,16 @@ fn of_device(api: &Api, platform: cl_platform_id, device: cl_device_id, platform
     let version = device_text(api, device, CL_DEVICE_VERSION)?;
     let driver = device_text(api, device, CL_DRIVER_VERSION)?;
     let takes_il = device_text(api, device, CL_DEVICE_IL_VERSION).is_ok_and(|il| il.contains("SPIR-V"));
+    let submit = if is_cpu && cores <= 1 { SUBMIT_INLINE } else { SUBMIT };
     let caps = Caps {
         backend: "opencl",
         name: device_text(api, device, CL_DEVICE_NAME)?,
         driver: format!("{platform_name} {driver}, {}", dotted(&version, "OpenCL ").map_or(version.clone(), |v| format!("OpenCL {v}"))),
         unified: device_info::<cl_bool>(api, device, CL_DEVICE_HOST_UNIFIED_MEMORY).is_ok_and(|unified| unified != 0),
         lanes: if is_cpu { cores as u32 } else { 1 },
-        submit_ns: if is_cpu && cores <= 1 { SUBMIT_INLINE } else { SUBMIT },
+        submit_ns: submit,
+        // Drivers take a list command by command.
+        node_ns: submit,
         // Beyond what today's devices give, so that a lower bound by bytes is one.
         bytes_per_ns: if is_cpu { 200.0 * cores as f64 } else { 10_000.0 },
         memory,

@@ -12,6 +12,7 @@ pub struct Mode {
     pub discrete: bool,
     pub lanes: u32,
     pub slots: u32,
+    pub batch: u32,
     pub host: Host,
     pub fresh: bool,
     pub trust: Trust,
@@ -27,6 +28,7 @@ impl Default for Mode {
             discrete: false,
             lanes: 1,
             slots: 1,
+            batch: 1,
             host: Host::Inline,
             fresh: false,
             trust: Trust::Standard,
@@ -38,7 +40,7 @@ impl Default for Mode {
 }
 
 impl Mode {
-    /// Every combination of one lane, and those of several.
+    /// Every combination of one lane, several rounds at once, and those of several lanes.
     pub fn all() -> Vec<Mode> {
         let mut modes = Vec::new();
         for bits in 0..64 {
@@ -56,6 +58,12 @@ impl Mode {
             // Fresh rounds have one slot.
             if !(mode.fresh && mode.slots > 1) {
                 modes.push(mode);
+            }
+        }
+        for (at, (batch, slots)) in [(2, 1), (3, 3), (7, 2), (64, 3)].into_iter().enumerate() {
+            for trust in [Trust::Standard, Trust::Fast] {
+                let host = if at % 2 == 0 { Host::Inline } else { Host::Pool };
+                modes.extend([true, false].map(|discrete| Mode { discrete, batch, slots, trust, host, ..Mode::default() }));
             }
         }
         for (lanes, slots) in [(2, 1), (3, 1), (5, 3)] {
@@ -77,7 +85,8 @@ impl Mode {
     }
 
     pub fn options(&self) -> Options {
-        Options { trust: self.trust, fresh: self.fresh, lanes: Some(self.lanes), slots: Some(self.slots), host: Some(self.host) }
+        let Mode { trust, fresh, lanes, slots, batch, host, .. } = *self;
+        Options { trust, fresh, lanes: Some(lanes), slots: Some(slots), batch: Some(batch), host: Some(host) }
     }
 
     pub fn device(&self) -> Box<dyn Device> {
@@ -143,11 +152,16 @@ impl Outcome {
         assert_eq!(setup.loads + rounds.loads, plan.cost.loads);
         assert_eq!(rounds.loads, 0, "no kernel is loaded after the set-up");
         assert_eq!(self.counts.maps, self.counts.unmaps, "what was lent came back: {mode:?}");
-        assert_eq!(rounds.replays, count);
+        let batch = u64::from(plan.schedule.batch);
+        let replays = count.div_ceil(batch);
+        assert_eq!(rounds.replays, replays);
         let sets = self.sets(job);
-        let nodes = |round: u64| &plan.graphs[plan.graph(sets[round as usize], plan.mode(round))];
+        let nodes = |turn: u64| {
+            let (round, rounds) = (turn * batch, batch.min(count - turn * batch) as u32);
+            &plan.graphs[plan.graph(rounds, sets[round as usize], plan.mode(round))]
+        };
         let of = |kind: fn(&runjob::device::Cmd) -> bool| {
-            (0..count).map(|r| nodes(r).iter().filter(|n| kind(&n.cmd)).count() as u64).sum::<u64>()
+            (0..replays).map(|turn| nodes(turn).iter().filter(|n| kind(&n.cmd)).count() as u64).sum::<u64>()
         };
         use runjob::device::Cmd;
         assert_eq!(rounds.launches, of(|c| matches!(c, Cmd::Launch { .. })));
@@ -164,7 +178,7 @@ impl Outcome {
         assert_eq!(setup.records, plan.graphs.len() as u64 * slots);
         assert_eq!(rounds.copies, of(|c| matches!(c, Cmd::Copy { .. })));
         assert_eq!(rounds.fills, of(|c| matches!(c, Cmd::Fill { .. })));
-        assert_eq!(rounds.waits, count);
+        assert_eq!(rounds.waits, replays);
     }
 
     /// The set of each round.

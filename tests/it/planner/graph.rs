@@ -21,7 +21,7 @@ proptest! {
         caps.bind_alignment = if bind { 256 } else { 1 };
         let plan = build(&job, &caps, &Options::default()).unwrap();
         let graph = Graph::new(&plan, &job, true);
-        let nodes = &plan.graphs[plan.graph(0, plan.modes.len() - 1)];
+        let nodes = &plan.first_rounds(1, 0, plan.modes.len() - 1);
         let edges: Vec<(u32, u32)> = nodes.iter().enumerate().flat_map(|(to, n)| n.after.iter().map(move |&from| (from, to as u32))).collect();
         prop_assert_eq!(graph.edges.iter().map(|e| (e.from, e.to)).collect::<Vec<_>>(), edges);
         prop_assert_eq!((graph.nodes.len(), graph.left_out), (nodes.len(), 0));

@@ -9,7 +9,7 @@ use super::{caps, jobs, plan_holds, tape};
 /// How far down the ladder a rung is.
 fn height(what: &str) -> u32 {
     match what {
-        _ if what.ends_with("lane") || what.ends_with("lanes") => 0,
+        _ if what.ends_with("lane") || what.ends_with("lanes") || what.ends_with(" at once") => 0,
         _ if what.ends_with("slot") || what.ends_with("slots") => 1,
         "uploads instead of pristine copies" => 2,
         "uploads instead of sets that stay" => 3,
@@ -18,8 +18,8 @@ fn height(what: &str) -> u32 {
 }
 
 /// Takes memory away until nothing fits; returns how many rungs were seen.
-fn descend(mut job: Job, unified: bool, device: bool, trust: Trust) -> u32 {
-    let (mut caps, options) = (caps(unified), Options { trust, ..Options::default() });
+fn descend(mut job: Job, unified: bool, device: bool, trust: Trust, batch: Option<u32>) -> u32 {
+    let (mut caps, options) = (caps(unified), Options { trust, batch, ..Options::default() });
     caps.lanes = 4;
     job.rounds.count += 100;
     let mut seen = 0;
@@ -61,9 +61,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn plans_hold_on_every_rung(numbers in tape(), unified: bool, device: bool, fast: bool) {
+    fn plans_hold_on_every_rung(numbers in tape(), unified: bool, device: bool, fast: bool, batch: bool) {
         let job = jobs::random(&numbers, jobs::Style { aligned: false, expressions: true });
-        descend(job, unified, device, if fast { Trust::Fast } else { Trust::Standard });
+        descend(job, unified, device, if fast { Trust::Fast } else { Trust::Standard }, batch.then_some(12));
     }
 }
 
@@ -75,7 +75,7 @@ fn every_rung_is_needed_by_some_job() {
     for at in 0..40 {
         let numbers = tape().new_tree(&mut runner).unwrap().current();
         let job = jobs::random(&numbers, jobs::Style { aligned: true, expressions: true });
-        seen |= descend(job, at % 2 == 0, true, Trust::Standard);
+        seen |= descend(job, at % 2 == 0, true, Trust::Standard, None);
     }
     assert_eq!(seen, 0b1111);
 }
