@@ -173,13 +173,13 @@ mod tests {
 
     #[test]
     fn the_first_backend_with_every_source_is_taken() {
-        let opencl = if has(Backend::Opencl) { "opencl" } else { "cuda" };
+        let first = if has(Backend::Cuda) { "cuda" } else { "opencl" };
         for (source, found) in [
             ("\"k.c\"", "cpu"),
             ("\"k.rs\"", "cpu"),
             ("\"k.cl\"", "opencl"),
             ("\"k.wgsl\"", "wgpu"),
-            ("{ opencl = \"k.cl\", cuda = \"k.cu\" }", opencl),
+            ("{ opencl = \"k.cl\", cuda = \"k.cu\" }", first),
             ("{ cuda = \"k.cu\", wgpu = \"k.wgsl\" }", "cuda"),
             ("{ opencl = \"k.cl\", default = \"k.c\" }", "cpu"),
             ("{ opencl = \"k.cl\", cpu = \"k.c\" }", "cpu"),

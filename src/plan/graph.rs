@@ -44,7 +44,8 @@ pub struct Edge {
 /// Why a node waits for another.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Reason {
-    /// `read after write`, `write after read`, `write after write`; `after` where the spec asks for it.
+    /// `read after write`, `write after read`, `write after write`; `after` where the spec asks for it; `guards` where zones
+    /// are read behind what may have written in them.
     pub kind: &'static str,
     /// The tensor of the later node, and where in it.
     pub tensor: Option<String>,
@@ -157,13 +158,17 @@ impl Graph {
         };
         let labels = (0..shown).map(|node| GraphNode { label: label(node), step: steps[node] }).collect();
         let cmds: Vec<&Cmd> = nodes.iter().map(|node| &node.cmd).collect();
+        let guards = nodes.len() - plan.guard_reads(mode);
         let mut edges = Vec::new();
         for (to, hazards) in explain(&cmds, shown).iter().enumerate() {
             for &from in &nodes[to].after {
                 let of_edge = hazards.iter().filter(|h| h.from == from);
                 let mut reasons: Vec<Reason> = of_edge.flat_map(|h| told(h, &owners, steps[from as usize], steps[to])).collect();
                 if reasons.is_empty() {
-                    reasons.push(Reason { kind: "after", tensor: None, offset: 0, bytes: 0, whole: false, was: None });
+                    // A launch may have written there though it says that it does not.
+                    let is_guard = |node: usize| node >= guards;
+                    let kind = if is_guard(to) || is_guard(from as usize) { "guards" } else { "after" };
+                    reasons.push(Reason { kind, tensor: None, offset: 0, bytes: 0, whole: false, was: None });
                 }
                 edges.push(Edge { from, to: to as u32, reasons });
             }

@@ -391,9 +391,14 @@ impl Plan {
 
     /// Nodes of a round of a mode that come after the steps: read-back, and copies of guard zones.
     pub fn trailing(&self, mode: usize) -> usize {
-        let mode = &self.modes[mode];
         let reads = self.reads.iter().filter(|r| self.tensors[r.tensor].home.is_some_and(|home| home != r.from)).count();
-        reads + self.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near) && z.at != z.read).count()
+        reads + self.guard_reads(mode)
+    }
+
+    /// Copies of guard zones in a round of a mode: its last nodes.
+    pub fn guard_reads(&self, mode: usize) -> usize {
+        let mode = &self.modes[mode];
+        self.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near) && z.at != z.read).count()
     }
 
     /// Index into `modes` for the round that is run `nth`: the same for any number of lanes and slots. The first three and

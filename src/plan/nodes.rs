@@ -3,7 +3,7 @@
 
 use super::build::{Draft, PlanError};
 use super::order::{MOST_EDGES, add_edges, after_lists};
-use super::{Class, Flush, Home, Memory, Mode, Staged};
+use super::{Class, Flush, Home, Memory, Mode, Staged, Zone};
 use crate::device::{Arg, Cmd, Kernel, Mem, Node, Slice, Word};
 use crate::job::{Action, Argument, View};
 use crate::tensor::Access;
@@ -137,7 +137,47 @@ impl Draft<'_> {
                 edges += after.len();
             }
         }
+        let guards = cmds.len() - self.guards(mode).count();
+        if guards < cmds.len() {
+            let launches: Vec<u32> = steps.iter().copied().filter(|&at| matches!(cmds[at as usize], Cmd::Launch { .. })).collect();
+            // A kernel that leaves its slices may write in any zone, so zones are read behind all launches of the round; and
+            // before those of the next one that may write in the same.
+            let mut waited = vec![false; nodes.len()];
+            for node in nodes.iter().filter(|node| matches!(node.cmd, Cmd::Launch { .. })) {
+                node.after.iter().for_each(|&of| waited[of as usize] = true);
+            }
+            let mut before = None;
+            for position in 0..rounds {
+                let place = |command: usize| batch.place(cmds.len(), command, position);
+                if let Some(before) = before.filter(|_| batch.by_round) {
+                    for &launch in &launches {
+                        add_edges(&mut nodes[place(launch as usize) as usize].after, [before].into_iter());
+                    }
+                    edges += launches.len();
+                }
+                let own = launches.iter().map(|&launch| place(launch as usize));
+                let last: Vec<u32> = own.filter(|&launch| !waited[launch as usize]).collect();
+                for guard in guards..cmds.len() {
+                    let after = &mut nodes[place(guard) as usize].after;
+                    edges -= after.len();
+                    match guard {
+                        _ if guard == guards => add_edges(after, last.iter().copied()),
+                        // One after the other, so that the last one stands for all.
+                        _ if batch.by_round => add_edges(after, [place(guard - 1)].into_iter()),
+                        _ => add_edges(after, [place(guards)].into_iter()),
+                    }
+                    edges += after.len();
+                }
+                before = Some(place(cmds.len() - 1));
+            }
+        }
         if edges > MOST_EDGES { Err(TOO_MANY) } else { Ok(nodes) }
+    }
+
+    /// The guard zones that rounds of a mode copy to where the host reads them.
+    fn guards(&self, mode: &Mode) -> impl Iterator<Item = &Zone> {
+        let read = (mode.guards, mode.all_guards);
+        self.zones.iter().filter(move |zone| read.0 && (read.1 || zone.near) && zone.at != zone.read)
     }
 
     /// The commands of a batch's first round, in an order that is legal.
@@ -224,7 +264,7 @@ impl Draft<'_> {
                 cmds.push(Cmd::Copy { src: slice(home, read.bytes), dst: slice(read.from, read.bytes) });
             }
         }
-        for zone in self.zones.iter().filter(|z| mode.guards && (mode.all_guards || z.near) && z.at != z.read) {
+        for zone in self.guards(mode) {
             cmds.push(Cmd::Copy { src: slice(zone.at, zone.bytes), dst: slice(zone.read, zone.bytes) });
         }
         (cmds, steps)

@@ -93,6 +93,7 @@ fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
     let shared = number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK)?;
     let dotted = format!("{}.{}", version / 1000, version % 1000 / 10);
     let compiler = nvrtc::version().map_or_else(|why| why.to_string(), |(major, minor)| format!("NVRTC {major}.{minor}"));
+    let dtypes = Dtype::ALL.iter().filter(|dtype| computes(**dtype, arch));
     let caps = Caps {
         backend: "cuda",
         name: text(&name),
@@ -115,7 +116,7 @@ fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
         ],
         shares_cores: false,
         peak: Peak { bytes_per_ns, cache: known(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE), ..Peak::default() },
-        features: Dtype::ALL.iter().filter(|dtype| computes(**dtype, arch)).map(|dtype| dtype.name().to_string()).collect(),
+        features: dtypes.map(|dtype| dtype.name().to_string()).chain([format!("sm_{}{}", arch.0, arch.1)]).collect(),
         versions: vec![("cuda".to_string(), dotted), ("sm".to_string(), format!("{}.{}", arch.0, arch.1))],
     };
     Ok(Found {

@@ -350,7 +350,7 @@ fn input(kernel: &KernelSource) -> Result<Input> {
     }
     let _ = writeln!(source, "#line {line} {}", quoted(&shown));
     source.push_str(&own);
-    let _ = write!(source, "\n#line 1 \"runjob\"\ntemplate <class F> __global__ void {TYPES}() {{}}\n");
+    let _ = write!(source, "\n#line 1 \"runjob\"\ntemplate <class {TYPES}_of> __global__ void {TYPES}() {{}}\n");
     let beside = beside.map(|folder| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_path_buf() });
     let folders: Vec<PathBuf> = beside.into_iter().chain(kernel.include.iter().cloned()).chain(toolkit()).collect();
     let mut options: Vec<String> = folders.iter().map(|folder| format!("--include-path={}", folder.display())).collect();
