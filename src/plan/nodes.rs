@@ -143,8 +143,11 @@ impl Draft<'_> {
             // A kernel that leaves its slices may write in any zone, so zones are read behind all launches of the round; and
             // before those of the next one that may write in the same.
             let mut waited = vec![false; nodes.len()];
-            for node in nodes.iter().filter(|node| matches!(node.cmd, Cmd::Launch { .. })) {
-                node.after.iter().for_each(|&of| waited[of as usize] = true);
+            // By launches of the same round.
+            let round_of = |node: usize| if batch.by_round { node / cmds.len() } else { node % rounds as usize };
+            for (at, node) in nodes.iter().enumerate().filter(|(_, node)| matches!(node.cmd, Cmd::Launch { .. })) {
+                let own = node.after.iter().filter(|&&of| round_of(of as usize) == round_of(at));
+                own.for_each(|&of| waited[of as usize] = true);
             }
             let mut before = None;
             for position in 0..rounds {

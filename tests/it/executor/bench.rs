@@ -171,7 +171,8 @@ fn rounds_with_cold_caches_are_timed_by_their_steps() {
 #[test]
 fn times_of_steps_add_up_to_those_of_rounds() {
     let job = expressions();
-    for mode in of_one_lane() {
+    // Of rounds that are submitted at once, no step has a time of its own.
+    for mode in of_one_lane().into_iter().filter(|mode| mode.batch <= 1) {
         let (plan, report) = timed(&job, &mode, Clock::Steps);
         assert_eq!(report.verdict, Verdict::Pass, "{mode:?}: {:?}", report.failures);
         assert_eq!(report.steps.len(), job.origins.len() + 2, "{mode:?}");
