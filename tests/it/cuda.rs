@@ -4,6 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use runjob::device::cuda;
+use runjob::job::{self, Overrides};
+use runjob::spec::{self, Backend};
+
 use super::cuda_sim::build::libraries;
 use super::verdicts::{for_each, found_out_in, passes_in, runjob, specs_in, text, verdict};
 
@@ -73,7 +77,7 @@ fn in_every_mode(folder: &str, judge: fn(Command, &Path, &[&str]) -> Result<(), 
         let standard = std::fs::read_to_string(spec).unwrap().lines().any(|line| line == "#~ trust: standard");
         // The simulation is slow: of the modes each spec has the first and two others.
         let shift = spec.as_os_str().len();
-        let chosen = |nth: usize| is_real() || nth == 0 || (nth + shift) % 3 == 0;
+        let chosen = |nth: usize| is_real() || nth == 0 || (nth + shift).is_multiple_of(3);
         let modes = MODES.into_iter().enumerate().filter(|(nth, mode)| chosen(*nth) && (!standard || !mode.contains(&"fast")));
         modes.into_iter().try_for_each(|(nth, mode)| {
             let mut program = program().unwrap();
@@ -149,4 +153,32 @@ fn what_is_said_of_kernels_that_cannot_be_used_is_what_was_reviewed() {
         let reviewed = std::fs::read_to_string(&kept).unwrap_or_default();
         if reviewed == text { Ok(()) } else { Err(format!("says\n{text}and {} has\n{reviewed}", kept.display())) }
     });
+}
+
+/// NVRTC needs no GPU: where `RUNJOB_NVRTC` names it, every kernel that is here is compiled for several kinds of GPU.
+#[test]
+fn kernels_compile_with_nvrtc() {
+    if std::env::var_os("RUNJOB_NVRTC").is_none_or(|path| path.is_empty()) {
+        eprintln!("not compiled: RUNJOB_NVRTC names no NVRTC");
+        return;
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let mut compiled = 0;
+    for folder in ["specs", "benches/specs", "tests/specs/cuda/good", "tests/specs/cuda/hardware"] {
+        for path in specs_in(folder) {
+            let loaded = spec::load(&path).unwrap();
+            let (job, problems) = job::resolve(&loaded, Backend::Cuda, &Overrides::default());
+            let job = job.unwrap_or_else(|| panic!("{}: {problems:?}", path.display()));
+            // What is built for a claim may be refused.
+            for kernel in &job.kernels[..job.loads] {
+                for arch in [(9, 0), (10, 0)] {
+                    let image = cuda::compile(kernel, arch, Some(cache.path().to_path_buf()));
+                    let bytes = image.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                    assert!(!bytes.is_empty());
+                    compiled += 1;
+                }
+            }
+        }
+    }
+    assert!(compiled > 100, "{compiled} were compiled");
 }

@@ -5,6 +5,7 @@ mod bad;
 mod between;
 mod cli;
 mod commands;
+#[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(all(unix, feature = "cuda"))]
 mod cuda_calls;
@@ -12,6 +13,7 @@ mod cuda_calls;
 mod cuda_faults;
 #[cfg(all(unix, feature = "cuda"))]
 mod cuda_machines;
+#[cfg(feature = "cuda")]
 mod cuda_sim;
 mod devices;
 mod docs;

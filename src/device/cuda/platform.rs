@@ -90,6 +90,9 @@ fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
     let clock = known(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
     let width = known(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH);
     let bytes_per_ns = clock.zip(width).map(|(khz, bits)| 2.0 * khz as f64 * 1e3 * bits as f64 / 8.0 / 1e9);
+    // Of all multiprocessors, at so many kHz.
+    let kilohertz = known(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
+    let cycles = known(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).zip(kilohertz).map(|(all, khz)| all as f64 * khz as f64 / 1e6);
     let shared = number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK)?;
     let dotted = format!("{}.{}", version / 1000, version % 1000 / 10);
     let compiler = nvrtc::version().map_or_else(|why| why.to_string(), |(major, minor)| format!("NVRTC {major}.{minor}"));
@@ -115,7 +118,12 @@ fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
             number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z)?,
         ],
         shares_cores: false,
-        peak: Peak { bytes_per_ns, cache: known(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE), ..Peak::default() },
+        peak: Peak {
+            bytes_per_ns,
+            flops_per_ns: per_clock(arch).zip(cycles).map(|((flops, _), cycles)| flops * cycles),
+            most_flops_per_ns: per_clock(arch).zip(cycles).and_then(|((_, most), cycles)| Some(most? * cycles)),
+            cache: known(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
+        },
         features: dtypes.map(|dtype| dtype.name().to_string()).chain([format!("sm_{}{}", arch.0, arch.1)]).collect(),
         versions: vec![("cuda".to_string(), dotted), ("sm".to_string(), format!("{}.{}", arch.0, arch.1))],
     };
@@ -131,6 +139,20 @@ fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
         ],
         pitch: number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_PITCH)? as usize,
     })
+}
+
+/// Operations that a multiprocessor does in a cycle: in f32 with fused multiplications and additions, and at most, which is
+/// what matrix units do with the narrowest numbers and half of them left out, where that is known.
+///
+/// *Source*: CUDA C++ programming guide, table of throughput by compute capability; NVIDIA's papers on A100 and H100.
+fn per_clock(arch: (u32, u32)) -> Option<(f64, Option<f64>)> {
+    match arch {
+        (7, _) => Some((128.0, None)),
+        (8, 0) => Some((128.0, Some(8192.0))),
+        (8, _) | (10 | 12, _) => Some((256.0, None)),
+        (9, 0) => Some((256.0, Some(16_384.0))),
+        _ => None,
+    }
 }
 
 /// Whether the device has instructions for a dtype.

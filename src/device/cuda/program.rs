@@ -25,8 +25,11 @@ const VERSION: &str = "1";
 /// A template over the type of a kernel, whose symbol tells the types of its parameters.
 const TYPES: &str = "runjob_types";
 
-/// What is made once for every key: it, or why there is none.
-struct Once<T>(Mutex<HashMap<blake3::Hash, Arc<OnceLock<Result<Arc<T>>>>>>);
+/// What is made, by whoever asks first, or why it cannot be.
+type Made<T> = Arc<OnceLock<Result<Arc<T>>>>;
+
+/// What is made once for every key.
+struct Once<T>(Mutex<HashMap<blake3::Hash, Made<T>>>);
 
 impl<T> Once<T> {
     fn get(&self, key: blake3::Hash, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {

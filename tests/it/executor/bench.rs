@@ -48,7 +48,7 @@ fn rounds_go_on_by_whole_counts_and_every_one_is_checked() {
         let report = run(&job, &mode).report;
         assert_eq!(report.verdict, Verdict::Pass, "{mode:?}: {:?} {:?}", report.reason, report.failures);
         assert_eq!((report.rounds, report.checked, report.failed_rounds), (5, report.run, 0), "{mode:?}");
-        assert!(report.run >= 5 && report.run % 5 == 0, "{mode:?}: {}", report.run);
+        assert!(report.run >= 5 && report.run.is_multiple_of(5), "{mode:?}: {}", report.run);
         // By its number, and at the end of every count.
         let due = (0..report.run).filter(|round| (round + 1) % 3 == 0 || (round + 1) % 5 == 0).count() as u64;
         assert_eq!((report.checks[0].rounds, report.checks[1].rounds), (due, report.run), "{mode:?}");
