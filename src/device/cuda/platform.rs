@@ -61,6 +61,9 @@ fn look() -> Result<(&'static Api, Vec<Found>), DeviceError> {
     if found.is_empty() { Err(none()) } else { Ok((api, found)) }
 }
 
+/// Said of a machine whose driver has no compiler beside it.
+const NO_COMPILER: &str = "no NVRTC, which CUDA C++ needs";
+
 /// Alignment of tensors in a memory: that of what the driver allocates. *Units*: bytes.
 const ALIGNMENT: u64 = 256;
 
@@ -95,7 +98,7 @@ fn of_device(api: &Api, index: c_int, version: c_int) -> Called<Found> {
     let cycles = known(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).zip(kilohertz).map(|(all, khz)| all as f64 * khz as f64 / 1e6);
     let shared = number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK)?;
     let dotted = format!("{}.{}", version / 1000, version % 1000 / 10);
-    let compiler = nvrtc::version().map_or_else(|why| why.to_string(), |(major, minor)| format!("NVRTC {major}.{minor}"));
+    let compiler = nvrtc::version().map_or_else(|_| NO_COMPILER.to_string(), |(major, minor)| format!("NVRTC {major}.{minor}"));
     let dtypes = Dtype::ALL.iter().filter(|dtype| computes(**dtype, arch));
     let caps = Caps {
         backend: "cuda",
