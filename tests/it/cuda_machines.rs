@@ -33,6 +33,31 @@ fn without_a_driver_or_gpu_jobs_are_skipped_with_the_reason() {
     }
 }
 
+#[test]
+fn without_a_compiler_what_is_built_already_runs_and_source_is_skipped() {
+    let Some(bench) = Bench::new() else { return };
+    let nowhere = bench.path("nowhere.so");
+    let none = [("RUNJOB_NVRTC", nowhere.to_str().unwrap())];
+    let skipped = bench.run(&JOB, &none);
+    assert!(skipped.code == Some(0) && skipped.printed.starts_with("skip by_value: "), "{}", skipped.printed);
+    assert!(skipped.printed.contains("nowhere.so") && skipped.printed.contains("install a CUDA toolkit"), "{}", skipped.printed);
+    let required = bench.run(&[&JOB[..], &["--require", "cuda"]].concat(), &none);
+    assert!(required.code == Some(3) && required.printed.starts_with("error by_value: "), "{}", required.printed);
+    for built in ["k.ptx", "k.cubin"] {
+        bench.libraries.image(&bench.path("k.cu"), &bench.path(built));
+        let text = super::cuda_faults::spec("a", 5).replace("source = \"k.cu\"", &format!("source = \"{built}\""));
+        bench.write("built.toml", &text);
+        bench.passes(&["built.toml", "--device", "cuda"], &none);
+        // Of what is built the sizes of parameters are known.
+        bench.write("other.toml", &text.replace("\"f32 a\"", "\"f64 a\"").replace("a = { dtype = \"f32\"", "a = { dtype = \"f64\""));
+        let ended = bench.run(&["other.toml", "--device", "cuda"], &none);
+        assert!(ended.code == Some(3), "{}", ended.printed);
+        for says in ["the source disagrees with `params`", "parameter 3: `params` has `f64 a` of 8 bytes, the kernel takes 4"] {
+            assert!(ended.printed.contains(says), "it does not say `{says}`: {}", ended.printed);
+        }
+    }
+}
+
 /// Functions that came with CUDA 12.3 and 12.4.
 const NEWER: [&str; 4] = ["cuFuncGetName", "cuFuncGetParamInfo", "cuModuleEnumerateFunctions", "cuModuleGetFunctionCount"];
 
