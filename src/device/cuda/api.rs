@@ -1,16 +1,18 @@
 //! The CUDA driver, found at run time: its functions, and what its error codes mean.
 //!
-//! Types and the search for the library are cudarc's. Its functions are not called: they panic where an older driver lacks
-//! one, and a code that a newer driver returns is no value of their enum.
+//! Types are cudarc's. Its functions are not called: they panic where an older driver lacks one, a code that a newer driver
+//! returns is no value of their enum, and the library is looked for under names that a stub may have.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use cudarc::driver::sys::{
-    self, CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph,
+    CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph,
     CUgraphExec, CUgraphNode, CUmodule, CUresult, CUstream,
 };
+use libloading::Library;
 
 use crate::device::DeviceError;
 
@@ -44,7 +46,7 @@ macro_rules! functions {
         }
 
         impl Api {
-            fn of(library: &'static libloading::Library) -> Api {
+            fn of(library: &'static Library) -> Api {
                 Api {
                     // SAFETY: a symbol of this name has this type in every version of the driver.
                     $($name: unsafe { library.get(concat!(stringify!($name), "\0").as_bytes()) }.ok().map(|f| *f),)*
@@ -114,38 +116,34 @@ pub(super) fn api() -> Result<&'static Api, &'static str> {
     LOADED.get_or_init(load).as_ref().map_err(String::as_str)
 }
 
+/// Names that the library is looked for under; the second may be a stub for linkers.
+#[cfg(not(windows))]
+const NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
+#[cfg(windows)]
+const NAMES: [&str; 1] = ["nvcuda.dll"];
+
 fn load() -> Result<Api, String> {
-    #[cfg(test)]
-    super::tests::simulate();
-    preload(LIBRARY)?;
-    // SAFETY: the driver's library runs nothing but its own initialisation.
-    if !unsafe { sys::is_culib_present() } {
-        return Err("there is no CUDA driver (`libcuda.so.1`) on this machine".into());
-    }
-    // SAFETY: it was just found.
-    Ok(Api::of(unsafe { sys::culib() }))
+    let found = find(LIBRARY, &NAMES.map(Path::new))?;
+    found.map(Api::of).ok_or_else(|| format!("there is no CUDA driver (`{}`) on this machine", NAMES[0]))
 }
 
-/// Loads the library that an environment variable names: the search for the usual names then finds it, if it bears one
-/// of them as its soname.
-pub(super) fn preload(variable: &str) -> Result<(), String> {
-    let Ok(path) = std::env::var(variable) else { return Ok(()) };
-    if path.is_empty() {
-        return Ok(());
-    }
-    keep_loaded(path.as_ref()).map_err(|why| format!("${variable} names `{path}`, which cannot be loaded: {why}"))
-}
-
-/// Loads a library for as long as the process lives. *Errors*: what the system says.
-pub(super) fn keep_loaded(path: &std::path::Path) -> Result<(), String> {
+/// The library that an environment variable names, else the first that is there of some; never unloaded.
+///
+/// *Errors*: the one that is named cannot be loaded.
+pub(super) fn find(variable: &str, names: &[&Path]) -> Result<Option<&'static Library>, String> {
     // SAFETY: who names it says that it is such a library, which runs nothing but its own initialisation.
-    match unsafe { libloading::Library::new(path) } {
-        Ok(library) => {
-            std::mem::forget(library);
-            Ok(())
-        }
-        Err(error) => Err(std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)),
+    let open = |path: &Path| unsafe { Library::new(path) }.map(|library| &*Box::leak(Box::new(library)));
+    #[cfg(test)]
+    if let Some(path) = super::tests::simulated(variable) {
+        return open(&path).map(Some).map_err(|error| error.to_string());
     }
+    let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) else {
+        return Ok(names.iter().find_map(|name| open(name).ok()));
+    };
+    open(path.as_ref()).map(Some).map_err(|error| {
+        let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        format!("${variable} names `{}`, which cannot be loaded: {why}", path.display())
+    })
 }
 
 /// A call that failed.
@@ -181,6 +179,8 @@ const STICKY: &[CUresult] = &[
     CUresult::CUDA_ERROR_LAUNCH_FAILED,
     CUresult::CUDA_ERROR_TENSOR_MEMORY_LEAK,
     CUresult::CUDA_ERROR_EXTERNAL_DEVICE,
+    CUresult::CUDA_ERROR_MPS_RPC_FAILURE,
+    CUresult::CUDA_ERROR_MPS_CLIENT_TERMINATED,
     CUresult::CUDA_ERROR_UNKNOWN,
 ];
 
@@ -232,6 +232,13 @@ macro_rules! cu {
 }
 
 pub(super) use cu;
+
+/// The driver's version, as 12040 for 12.4; `None` where there is no driver.
+pub(super) fn driver_version() -> Option<i32> {
+    let api = api().ok()?;
+    let mut version: c_int = 0;
+    cu!(api.cuDriverGetVersion(&mut version)).ok().map(|()| version)
+}
 
 /// A code with its name, and what it most likely means.
 pub(super) fn words(code: Code) -> String {

@@ -90,8 +90,10 @@ unsafe impl Send for Event {}
 const ALTERNATING: usize = 2;
 
 impl Graph {
+    /// A graph that is put on the device by way of a stream, unless it is launched at once.
+    ///
     /// *Errors*: what the driver refuses, with the node.
-    pub fn new(driver: &Arc<Driver>, list: List, stream: CUstream) -> Result<Graph> {
+    pub fn new(driver: &Arc<Driver>, list: List, stream: Option<CUstream>) -> Result<Graph> {
         let graph = Graph::of(driver, list, stream, false)?;
         match graph.refuses_rows() {
             // Drivers before CUDA 12.2 set fills of one row alone.
@@ -100,7 +102,7 @@ impl Graph {
         }
     }
 
-    fn of(driver: &Arc<Driver>, list: List, stream: CUstream, by_row: bool) -> Result<Graph> {
+    fn of(driver: &Arc<Driver>, list: List, stream: Option<CUstream>, by_row: bool) -> Result<Graph> {
         let api = driver.api;
         let mut raw: CUgraph = null_mut();
         cu!(api.cuGraphCreate(&mut raw, 0))?;
@@ -122,9 +124,15 @@ impl Graph {
             let mut raw: CUgraphExec = null_mut();
             cu!(api.cuGraphInstantiateWithFlags(&mut raw, graph.raw.0, 0))?;
             let exec = Exec { raw, vars: None, used: 0, driver: Arc::clone(driver) };
-            // Else the first launch does it.
-            cu!(api.cuGraphUpload(exec.raw, stream))?;
+            if let Some(stream) = stream {
+                // Else the first launch does it.
+                cu!(api.cuGraphUpload(exec.raw, stream))?;
+            }
             graph.execs.push(exec);
+        }
+        if let Some(stream) = stream {
+            // Launches in other streams do not wait for it.
+            cu!(api.cuStreamSynchronize(stream))?;
         }
         Ok(graph)
     }
@@ -133,7 +141,7 @@ impl Graph {
     fn refuses_rows(&self) -> bool {
         let (api, context) = (self.driver.api, self.driver.context);
         let first = self.varying.iter().find_map(|&at| match &self.list.entries[at as usize].op {
-            Op::Fill(fill) if fill.rows > 1 => Some((fill, *self.nodes[at as usize].first()?)),
+            Op::Fill(fill) if fill.shape().1 > 1 => Some((fill, *self.nodes[at as usize].first()?)),
             _ => None,
         });
         let (Some((fill, node)), Some(exec)) = (first, self.execs.first()) else { return false };
@@ -363,7 +371,9 @@ fn copy_params(copy: &Copy) -> CUDA_MEMCPY3D {
         rows if copy.src.stride == len && copy.dst.stride == len => (copy.len * rows, 1),
         rows => (copy.len, rows),
     };
-    let pitch = |stride: u64| if rows > 1 { stride as usize } else { len };
+    // Where there is one row, it may be longer than a pitch.
+    let pitch = |stride: u64| if rows > 1 { stride as usize } else { 0 };
+    let height = if rows > 1 { rows } else { 0 };
     let both = copy.src.on_host && copy.dst.on_host;
     let kind = |on_host: bool| match on_host {
         // Page-locked memory is the device's too: the driver finds out.
@@ -384,7 +394,7 @@ fn copy_params(copy: &Copy) -> CUDA_MEMCPY3D {
         srcArray: null_mut(),
         reserved0: null_mut(),
         srcPitch: pitch(copy.src.stride),
-        srcHeight: rows,
+        srcHeight: height,
         dstXInBytes: 0,
         dstY: 0,
         dstZ: 0,
@@ -395,7 +405,7 @@ fn copy_params(copy: &Copy) -> CUDA_MEMCPY3D {
         dstArray: null_mut(),
         reserved1: null_mut(),
         dstPitch: pitch(copy.dst.stride),
-        dstHeight: rows,
+        dstHeight: height,
         WidthInBytes: len,
         Height: rows,
         Depth: 1,
@@ -407,9 +417,10 @@ fn fills(fill: &Fill, word: u32, by_row: bool) -> impl Iterator<Item = CUDA_MEMS
     // A word that does not repeat was refused before.
     let pieces = fill.pieces(word).unwrap_or_default();
     let (start, stride) = (fill.at as usize, fill.stride as usize);
-    let (times, height) = if by_row { (fill.rows, 1) } else { (1, fill.rows) };
-    let rows = move |row: usize| pieces.into_iter().filter(|(_, len, _)| *len > 0).map(move |piece| (row, piece));
-    (0..times).flat_map(rows).map(move |(row, (at, len, size))| {
+    let rows = fill.shape().1;
+    let (times, height) = if by_row { (rows, 1) } else { (1, rows) };
+    let of_row = move |row: usize| pieces.into_iter().filter(|(_, len, _)| *len > 0).map(move |piece| (row, piece));
+    (0..times).flat_map(of_row).map(move |(row, (at, len, size))| {
         let value = turned(word, at - start);
         CUDA_MEMSET_NODE_PARAMS {
             dst: (at + row * stride) as u64,

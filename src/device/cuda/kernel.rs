@@ -20,6 +20,8 @@ pub(super) struct Loaded {
     pub passed: Vec<Passed>,
     /// Scratch of a block that is given at launch. *Units*: bytes.
     pub shared: u32,
+    /// That there are so many parameters was held against compiler or driver.
+    pub is_counted: bool,
     // What keeps the function.
     _module: Arc<Module>,
 }
@@ -118,17 +120,35 @@ impl Loaded {
         let passed: Vec<Passed> = source.params.iter().filter_map(Passed::of).collect();
         let taking: Vec<&Param> = source.params.iter().filter(|param| !matches!(param.kind, ParamKind::Local { .. })).collect();
         let lines = types.and_then(|types| disagreement(&taking, types));
+        let mut known = sizes(driver, function)?;
+        if let Some(sizes) = &mut known {
+            // What a compiler added behind them is no matter of the spec's.
+            let (own, hidden) = (taking.len(), source.hidden as usize);
+            if sizes.len() == own + hidden && sizes[own..].iter().all(|&size| size == 8) {
+                sizes.truncate(own);
+            }
+        }
+        let bytes = passed.iter().fold(0usize, |sum, passed| sum.saturating_add(passed.size().next_multiple_of(8)));
+        if bytes > MOST_BYTES {
+            return Err(unusable(source, format!("the parameters take {bytes} bytes, runjob passes at most {MOST_BYTES}"), String::new()));
+        }
         let lines = match lines {
             Some(lines) => Some(lines),
-            None => sizes(driver, function)?.and_then(|sizes| other_sizes(&taking, &passed, &sizes)),
+            None => known.as_deref().and_then(|sizes| other_sizes(&taking, &passed, sizes)),
         };
         if let Some(lines) = lines {
             return Err(build_error(source, "the source disagrees with `params`", lines.join("\n")));
         }
         let shared = fits(driver, function, source)?;
-        Ok(Loaded { source: source.clone(), function, passed, shared, _module: module })
+        let is_counted = types.is_some() || known.is_some();
+        Ok(Loaded { source: source.clone(), function, passed, shared, is_counted, _module: module })
     }
 }
+
+/// The most that parameters take: what every kernel may have. *Units*: bytes.
+///
+/// *Source*: CUDA C++ programming guide, function parameters.
+const MOST_BYTES: usize = 4096;
 
 /// Whether the kernel can run with the spec's block; its scratch is then allowed to be as large as it is. *Units*: bytes.
 fn fits(driver: &Driver, function: CUfunction, source: &KernelSource) -> Result<u32> {
@@ -151,9 +171,9 @@ fn fits(driver: &Driver, function: CUfunction, source: &KernelSource) -> Result<
         let both = if own > 0 && asked > 0 { format!(" ({own} in the source, {asked} by the spec)") } else { String::new() };
         return refuse(format!("a block needs {needed} bytes of shared memory{both}, the device has {has}"));
     }
-    if asked > 0 {
-        // Beyond 48 KiB a kernel has it only where this says so.
-        let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // Beyond 48 KiB a kernel has it only where this says so. Kernels of the spec may share the function: it is never less.
+    let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    if asked > number(attribute)? {
         cu!(api.cuFuncSetAttribute(function, attribute as u32, asked as i32))?;
     }
     Ok(asked as u32)

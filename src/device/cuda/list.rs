@@ -244,6 +244,12 @@ impl List {
     }
 }
 
+/// More parameters than a kernel can have.
+const MOST_PARAMETERS: usize = 4096;
+
+/// What stands for parameters of a kernel that the spec does not have.
+static ZEROS: [u8; 4096] = [0; 4096];
+
 /// Appends an argument's bytes, and notes where its variables go.
 fn argument(
     passed: &Passed,
@@ -302,6 +308,10 @@ impl Launch {
     fn point(&mut self) {
         let base = self.bytes.as_mut_ptr();
         self.pointers = self.starts.iter().map(|&start| base.wrapping_add(start).cast()).collect();
+        if !self.kernel.is_counted {
+            // A driver reads one for each parameter that the kernel has.
+            self.pointers.resize(self.starts.len().max(MOST_PARAMETERS), std::ptr::from_ref(&ZEROS).cast_mut().cast());
+        }
     }
 
     /// Where each argument stands, once the variables among them have their values.
@@ -383,7 +393,12 @@ impl Fill {
     /// See [`pieces`]. *Errors*: the word does not repeat where the fill starts.
     pub fn pieces(&self, word: u32) -> Checked<[(usize, usize, usize); 3]> {
         let none = || format!("a fill with {word:#x}, which does not repeat where it starts");
-        pieces(self.at as usize, self.len, word).ok_or_else(none)
+        pieces(self.at as usize, self.shape().0, word).ok_or_else(none)
+    }
+
+    /// How long rows are, and how many: those without gaps are one.
+    pub fn shape(&self) -> (usize, usize) {
+        if self.stride == self.len as u64 { (self.len * self.rows, 1) } else { (self.len, self.rows) }
     }
 }
 

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cudarc::driver::sys::{CUcontext, CUlimit};
+use cudarc::driver::sys::{CUcontext, CUdevice, CUlimit, CUresult};
 
 use super::{Builder, Caps, Clock, Device, DeviceError, Graph, Kernel, KernelSource, Mapped, Mem, Node, Place, Point, Queue, Result};
 use api::{Api, Called, Failure, cu};
@@ -90,11 +90,20 @@ thread_local! {
     static ENTERED: Cell<u64> = const { Cell::new(0) };
 }
 
+/// The devices that are open in this process, each as often as it is.
+static OPEN: Mutex<Vec<CUdevice>> = Mutex::new(Vec::new());
+
 impl Driver {
     fn new(api: &'static Api, found: Found, options: CudaOptions) -> Result<Driver> {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let mut context: CUcontext = null_mut();
-        cu!(api.cuDevicePrimaryCtxRetain(&mut context, found.device))?;
+        cu!(api.cuDevicePrimaryCtxRetain(&mut context, found.device)).map_err(|failure| match failure.at(None) {
+            DeviceError::Lost { message, .. } if failure.is(CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE) => {
+                failed("open", format!("{message}; another process has it for itself, or it is busy"))
+            }
+            other => other,
+        })?;
+        OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(found.device);
         let driver = Driver {
             api,
             caps: found.caps.clone(),
@@ -147,8 +156,13 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         let (api, device) = (self.api, self.found.device);
-        // A context that is lost goes with all that is in it, for whoever opens the device next.
-        if self.is_lost.load(Ordering::Relaxed) {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = open.iter().position(|of| *of == device) {
+            open.swap_remove(at);
+        }
+        // A context that is lost goes with all that is in it, for whoever opens the device next; others that have it open hold
+        // the same one.
+        if self.is_lost.load(Ordering::Relaxed) && !open.contains(&device) {
             let _ = cu!(api.cuDevicePrimaryCtxReset_v2(device));
         }
         let _ = cu!(api.cuDevicePrimaryCtxRelease_v2(device));
@@ -251,7 +265,10 @@ impl CudaDevice {
 
     /// A list as what is launched.
     fn recorded(&mut self, call: &'static str, nodes: &[Node]) -> Result<Recorded> {
-        let stream = self.queue(Queue(0))?.raw();
+        let stream = match call {
+            "record" => Some(self.queue(Queue(0))?.raw()),
+            _ => None,
+        };
         let list = List::new(call, nodes, &self.tables())?;
         let lists = if self.driver.options.stepwise { list.split() } else { vec![list] };
         let graphs = lists.into_iter().map(|list| graph::Graph::new(&self.driver, list, stream)).collect::<Result<Vec<_>>>()?;
@@ -309,8 +326,10 @@ impl CudaDevice {
 
     /// Waits for everything. *Errors*: the first.
     fn drain(&mut self) -> Called<()> {
-        let mut result = self.driver.enter();
-        for queue in self.queues.iter_mut().flatten() {
+        // Of a context that is lost nothing ends any more.
+        let is_lost = self.driver.is_lost.load(Ordering::Relaxed);
+        let mut result = if is_lost { Ok(()) } else { self.driver.enter() };
+        for queue in self.queues.iter_mut().flatten().filter(|_| !is_lost) {
             let last = queue.submitted;
             result = result.and(queue.wait(last));
         }
@@ -414,25 +433,22 @@ impl Device for CudaDevice {
 
     fn elapsed(&mut self, point: Point) -> Result<Option<Duration>> {
         self.driver.enter()?;
-        let Some(recorded) = self.timed("elapsed", point)? else { return Ok(None) };
+        let recorded = self.timed("elapsed", point);
+        let Some(recorded) = self.driver.noted(recorded)? else { return Ok(None) };
         let graphs = recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = Duration::ZERO;
-        for graph in &*graphs {
-            match graph.elapsed()? {
-                Some(time) => all += time,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(all))
+        let times = graphs.iter().map(|graph| graph.elapsed().map_err(DeviceError::from));
+        // One that has none leaves all unknown.
+        self.driver.noted(times.sum::<Result<Option<Duration>>>())
     }
 
     fn node_times(&mut self, point: Point, times: &mut Vec<Option<Duration>>) -> Result<bool> {
         times.clear();
         self.driver.enter()?;
-        let Some(recorded) = self.timed("node_times", point)? else { return Ok(false) };
+        let recorded = self.timed("node_times", point);
+        let Some(recorded) = self.driver.noted(recorded)? else { return Ok(false) };
         let graphs = recorded.lock().unwrap_or_else(PoisonError::into_inner);
         for graph in &*graphs {
-            if !graph.node_times(times)? {
+            if !self.driver.noted(graph.node_times(times).map_err(DeviceError::from))? {
                 times.clear();
                 return Ok(false);
             }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 
-use cudarc::nvrtc::sys::{self, nvrtcProgram, nvrtcResult};
+use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
+use libloading::Library;
 
-use super::api::{preload, text};
+use super::api::{driver_version, find, text};
 
 /// The environment variable that names another library.
 const LIBRARY: &str = "RUNJOB_NVRTC";
@@ -23,7 +25,7 @@ macro_rules! functions {
         }
 
         impl Nvrtc {
-            fn of(library: &'static libloading::Library) -> Nvrtc {
+            fn of(library: &'static Library) -> Nvrtc {
                 Nvrtc {
                     // SAFETY: a symbol of this name has this type in every version of NVRTC.
                     $($name: unsafe { library.get(concat!(stringify!($name), "\0").as_bytes()) }.ok().map(|f| *f),)*
@@ -98,16 +100,40 @@ fn compiler() -> Result<&'static Compiler, &'static str> {
     FOUND.get_or_init(|| load().map_err(|why| format!("{why}: {HELP}"))).as_ref().map_err(String::as_str)
 }
 
-fn load() -> Result<Compiler, String> {
-    #[cfg(test)]
-    super::tests::simulate();
-    preload(LIBRARY)?;
-    // SAFETY: the library runs nothing but its own initialisation.
-    if !unsafe { sys::is_culib_present() } {
-        return Err("there is no NVRTC (`libnvrtc.so`), which compiles CUDA C++".into());
+/// Files of NVRTC, the best first: of the driver's own major version and of those before it, then what a toolkit has, then
+/// any. What a newer one builds, an older driver does not load.
+fn names() -> Vec<PathBuf> {
+    let own = driver_version().map_or(NEWEST, |version| (version / 1000).unsigned_abs().min(NEWEST));
+    let of_major = |major: u32| PathBuf::from(format!("libnvrtc.so.{major}"));
+    let toolkit = super::program::toolkits().map(|root| root.join("lib64").join("libnvrtc.so"));
+    let named = (OLDEST..=own).rev().map(of_major).chain(toolkit).chain([PathBuf::from("libnvrtc.so")]);
+    named.chain((own + 1..=NEWEST).map(of_major)).collect()
+}
+
+/// Major versions that are looked for by name.
+const OLDEST: u32 = 12;
+const NEWEST: u32 = 13;
+
+/// Loads what an NVRTC that is named by its path opens by name, which lies beside it: it may look for it elsewhere.
+fn load_builtins() {
+    let Some(path) = std::env::var_os(LIBRARY).map(PathBuf::from) else { return };
+    let beside = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    for file in beside.into_iter().flatten().flatten() {
+        if file.file_name().to_string_lossy().starts_with("libnvrtc-builtins.so") {
+            // SAFETY: it runs nothing but its own initialisation. What cannot be loaded NVRTC misses itself.
+            let _ = unsafe { Library::new(file.path()) }.map(Box::new).map(Box::leak);
+        }
     }
-    // SAFETY: it was just found.
-    let api = Nvrtc::of(unsafe { sys::culib() });
+}
+
+fn load() -> Result<Compiler, String> {
+    load_builtins();
+    let names = names();
+    let names: Vec<&Path> = names.iter().map(PathBuf::as_path).collect();
+    let Some(library) = find(LIBRARY, &names)? else {
+        return Err("there is no NVRTC (`libnvrtc.so`), which compiles CUDA C++".into());
+    };
+    let api = Nvrtc::of(library);
     let said = |failure: Failure| format!("NVRTC does not start: {}", failure.words());
     let (mut major, mut minor, mut count) = (0, 0, 0);
     nv!(api.nvrtcVersion(&mut major, &mut minor)).map_err(said)?;
@@ -205,8 +231,7 @@ pub(super) fn compile(source: &str, name: &str, options: &[String], expressions:
     for (_, expression) in &expressions {
         nv!(api.nvrtcAddNameExpression(program.1, expression.as_ptr()))?;
     }
-    let pointers: Vec<*const c_char> = given.iter().map(|option| option.as_ptr()).collect();
-    if let Err(failure) = nv!(api.nvrtcCompileProgram(program.1, pointers.len() as c_int, pointers.as_ptr())) {
+    if let Err(failure) = compile_apart(&program, &given)? {
         let (size, fetch) = (api.nvrtcGetProgramLogSize, api.nvrtcGetProgramLog);
         let log = bytes(program.1, ("nvrtcGetProgramLog", size, fetch)).map_or(String::new(), |log| text(&log));
         return Err(match () {
@@ -226,11 +251,37 @@ pub(super) fn compile(source: &str, name: &str, options: &[String], expressions:
             names.insert(expression.to_string(), lowered);
         }
     }
-    let bytes = match is_cubin {
-        true => bytes(program.1, ("nvrtcGetCUBIN", api.nvrtcGetCUBINSize, api.nvrtcGetCUBIN))?,
-        false => bytes(program.1, ("nvrtcGetPTX", api.nvrtcGetPTXSize, api.nvrtcGetPTX))?,
-    };
-    Ok(Image { bytes, names })
+    let mut image = Vec::new();
+    if is_cubin {
+        image = bytes(program.1, ("nvrtcGetCUBIN", api.nvrtcGetCUBINSize, api.nvrtcGetCUBIN))?;
+    }
+    // An option of the user's may have asked for PTX.
+    if image.is_empty() {
+        image = bytes(program.1, ("nvrtcGetPTX", api.nvrtcGetPTXSize, api.nvrtcGetPTX))?;
+    }
+    Ok(Image { bytes: image, names })
+}
+
+/// Stack for a compilation: large templates take more than threads have. *Units*: bytes.
+const STACK: usize = 64 << 20;
+
+/// Compiles a program in a thread that has the stack for it. *Errors*: there is no such thread.
+fn compile_apart(program: &Program<'_>, options: &[CString]) -> Result<Result<(), Failure>, Refused> {
+    struct Lent<'a>(&'a Program<'a>);
+    // SAFETY: the other thread alone uses the program while this one waits for it.
+    unsafe impl Send for Lent<'_> {}
+    let lent = Lent(program);
+    std::thread::scope(|scope| {
+        let compile = move || {
+            let lent = lent;
+            let Program(api, raw) = lent.0;
+            let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
+            nv!(api.nvrtcCompileProgram(*raw, pointers.len() as c_int, pointers.as_ptr()))
+        };
+        let thread = std::thread::Builder::new().name("nvrtc".into()).stack_size(STACK).spawn_scoped(scope, compile);
+        let thread = thread.map_err(|error| Refused::Other(format!("no thread for NVRTC: {error}")))?;
+        thread.join().map_err(|_| Refused::Other("the thread that ran NVRTC ended".into()))
+    })
 }
 
 type SizeOf = Option<unsafe extern "C" fn(nvrtcProgram, *mut usize) -> Code>;

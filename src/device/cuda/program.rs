@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{CUfunction, CUjit_option, CUmodule, CUresult};
 
-use super::api::{Called, cu, text};
+use super::api::{Called, Failure, cu, driver_version, text};
 use super::kernel::Loaded;
 use super::nvrtc::{self, Image, Refused};
 use super::types::{Type, parameters};
@@ -33,8 +33,14 @@ struct Once<T>(Mutex<HashMap<blake3::Hash, Made<T>>>);
 
 impl<T> Once<T> {
     fn get(&self, key: blake3::Hash, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
-        let cell = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
-        cell.get_or_init(|| make().map(Arc::new)).clone()
+        let all = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let cell = Arc::clone(all().entry(key).or_default());
+        let made = cell.get_or_init(|| make().map(Arc::new)).clone();
+        // What a compiler says stays; what a machine is short of may pass.
+        if !matches!(made, Ok(_) | Err(DeviceError::Build { .. } | DeviceError::Unusable { .. })) {
+            all().remove(&key);
+        }
+        made
     }
 }
 
@@ -103,7 +109,7 @@ impl Workshop {
         let Entry { image, symbol, types } = self.images.entry(kernel)?;
         let module = self.modules.get(blake3::hash(&image.bytes), || Module::new(&self.driver, kernel, &image));
         let module = module.map_err(|error| named(error, kernel))?;
-        let Some(function) = module.function(&symbol)? else {
+        let Some(function) = module.function(kernel, &symbol)? else {
             return Err(no_kernel(kernel, &module.names().unwrap_or_else(|| symbols(&image.bytes))));
         };
         Loaded::new(&self.driver, module, function, kernel, types.as_deref())
@@ -211,20 +217,11 @@ impl Module {
         let mut raw: CUmodule = null_mut();
         let loaded = cu!(api.cuModuleLoadDataEx(&mut raw, bytes.as_ptr().cast(), 2, options.as_mut_ptr(), values.as_mut_ptr()));
         let Err(failure) = loaded else { return Ok(Module { raw, driver: Arc::clone(driver) }) };
-        let log = text(&said);
-        let message = format!("{} failed: {}", failure.call, super::api::words(failure.code));
-        let is = |codes: &[CUresult]| codes.iter().any(|code| failure.is(*code));
-        match () {
-            () if is(&[CUresult::CUDA_ERROR_INVALID_PTX]) => {
-                Err(build_error(kernel, format!("the driver refuses the PTX: {message}"), log))
-            }
-            () if failure.is_loss() || is(&[CUresult::CUDA_ERROR_OUT_OF_MEMORY]) => Err(failure.into()),
-            () => Err(unusable(kernel, format!("the driver does not load what was built: {message}"), log)),
-        }
+        Err(not_loaded(kernel, failure, text(&said)))
     }
 
     /// The function of a symbol; `None` where there is none.
-    fn function(&self, symbol: &str) -> Result<Option<CUfunction>> {
+    fn function(&self, kernel: &KernelSource, symbol: &str) -> Result<Option<CUfunction>> {
         self.driver.enter()?;
         let api = self.driver.api;
         let Ok(name) = CString::new(symbol) else { return Ok(None) };
@@ -232,7 +229,8 @@ impl Module {
         match cu!(api.cuModuleGetFunction(&mut function, self.raw, name.as_ptr())) {
             Ok(()) => Ok(Some(function)),
             Err(failure) if failure.is(CUresult::CUDA_ERROR_NOT_FOUND) => Ok(None),
-            Err(failure) => Err(failure.into()),
+            // Drivers may load a module when its first function is asked for.
+            Err(failure) => Err(not_loaded(kernel, failure, String::new())),
         }
     }
 
@@ -254,6 +252,25 @@ impl Module {
             functions.into_iter().map(name).collect()
         };
         ask().ok().map(|names| names.into_iter().filter(|name| !name.contains(TYPES)).collect())
+    }
+}
+
+/// The error of an image that the driver does not load.
+fn not_loaded(kernel: &KernelSource, failure: Failure, log: String) -> DeviceError {
+    let message = format!("{} failed: {}", failure.call, super::api::words(failure.code));
+    let newer = || {
+        let compiler = nvrtc::version().ok().filter(|_| !is_built(&kernel.code))?;
+        let driver = driver_version().filter(|driver| compiler.0 as i32 > driver / 1000)?;
+        let (major, minor) = (driver / 1000, driver % 1000 / 10);
+        Some(format!("; NVRTC {}.{} is newer than the driver's CUDA {major}.{minor}: name an older one with RUNJOB_NVRTC", compiler.0, compiler.1))
+    };
+    match () {
+        () if failure.is(CUresult::CUDA_ERROR_INVALID_PTX) => build_error(kernel, format!("the driver refuses the PTX: {message}"), log),
+        () if failure.is_loss() || failure.is(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => failure.into(),
+        () => {
+            let hint = newer().unwrap_or_default();
+            unusable(kernel, format!("the driver does not load what was built: {message}{hint}"), log)
+        }
     }
 }
 
@@ -329,11 +346,16 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Folders in which a toolkit has its headers.
+/// Folders in which a toolkit may be.
+pub(super) fn toolkits() -> impl Iterator<Item = PathBuf> {
+    let named = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os).filter(|path| !path.is_empty());
+    named.map(PathBuf::from).chain([PathBuf::from("/usr/local/cuda")])
+}
+
+/// Folders in which a toolkit has its headers; from CUDA 13 on, those of its C++ libraries lie a folder deeper.
 fn toolkit() -> Vec<PathBuf> {
-    let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
-    let roots = roots.chain([PathBuf::from("/usr/local/cuda")]);
-    roots.map(|root| root.join("include")).filter(|folder| folder.is_dir()).take(1).collect()
+    let include = toolkits().map(|root| root.join("include")).find(|folder| folder.is_dir());
+    include.into_iter().flat_map(|folder| [folder.join("cccl"), folder]).filter(|folder| folder.is_dir()).collect()
 }
 
 /// *Errors*: a source that cannot be read.

@@ -1,5 +1,4 @@
-use std::path::Path;
-use std::sync::Once;
+use std::path::{Path, PathBuf};
 
 use super::program::Images;
 use super::types::Type;
@@ -9,23 +8,18 @@ use crate::device::{Code, Text};
 use crate::tensor::{Dtype, Param};
 
 #[path = "../../../tests/cuda/build.rs"]
-mod simulated;
+mod build;
 
-/// Puts the simulated driver and NVRTC in the place of real ones, unless a real one is asked for: by `RUNJOB_REQUIRE` a
-/// GPU, by `RUNJOB_NVRTC` a compiler, whose kernels the simulated driver cannot run.
-pub(super) fn simulate() {
-    static ONCE: Once = Once::new();
+/// What stands in the place of the library that a variable names, unless a real one is asked for: by `RUNJOB_REQUIRE` a GPU,
+/// by `RUNJOB_NVRTC` a compiler, whose kernels the simulated driver cannot run.
+pub(super) fn simulated(variable: &str) -> Option<PathBuf> {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_required = std::env::var("RUNJOB_REQUIRE").is_ok_and(|all| all.split(',').any(|word| word.trim() == "cuda"));
-    ONCE.call_once(|| {
-        if is_required || is_set("RUNJOB_CUDA") || is_set("RUNJOB_NVRTC") {
-            return;
-        }
-        let Some(libraries) = simulated::libraries() else { return };
-        for library in [&libraries.cuda, &libraries.nvrtc] {
-            api::keep_loaded(library).unwrap();
-        }
-    });
+    if is_required || is_set("RUNJOB_CUDA") || is_set("RUNJOB_NVRTC") {
+        return None;
+    }
+    let libraries = build::libraries()?;
+    Some(if variable == api::LIBRARY { libraries.cuda.clone() } else { libraries.nvrtc.clone() })
 }
 
 fn text(text: &str) -> Code {
