@@ -87,9 +87,10 @@ impl Batch {
     /// Takes so many rounds from the `nth` on.
     fn begin(&mut self, plan: &Plan, host: &mut HostSide, nth: u64, rounds: usize) {
         self.rounds = rounds.min(self.slots.len());
+        // They have the same poison.
+        let turn = plan.turn(nth, host.round(nth));
         for (nth, slot) in (nth..).zip(&mut self.slots[..self.rounds]) {
-            (slot.nth, slot.round) = (nth, host.round(nth));
-            slot.turn = plan.turn(nth, slot.round);
+            (slot.nth, slot.round, slot.turn) = (nth, host.round(nth), turn);
         }
     }
 

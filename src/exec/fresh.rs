@@ -8,7 +8,7 @@ use super::lane::Lane;
 use super::progress::{Phase, Progress};
 use super::session::{Session, Shared};
 use super::{Beside, Stop};
-use crate::device::{Device, Trace};
+use crate::device::{Device, DeviceError, Trace};
 use crate::job::Job;
 use crate::plan::Plan;
 
@@ -56,7 +56,8 @@ fn one(lane: &mut Lane<'_, '_>, kernels: &mut Building, known: &Known, progress:
     }
     let mut ring = Ring::new(job, plan);
     let result = lane.submit(&session, &mut ring, &mut nth.clone(), 1).and_then(|()| lane.finish_oldest(&session, &mut ring, true));
-    if result.is_err() {
+    // Of a device that is lost nothing can be had.
+    if result.as_ref().is_err_and(|stop| !matches!(stop, Stop::Device(DeviceError::Lost { .. }))) {
         lane.salvage(&session, &mut ring);
     }
     let released = ring.release(lane.device);

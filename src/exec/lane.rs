@@ -113,7 +113,9 @@ impl<'a, 'b> Lane<'a, 'b> {
         let mut result = Ok(());
         self.ended = self.measures.then(Instant::now);
         while result.is_ok() && *nth < end && self.board.runs(*nth) {
-            let rounds = (end - *nth).min(self.plan.schedule.batch.max(1).into());
+            // Every count begins with a batch of its own: there are lists for what is left of one.
+            let count = self.plan.rounds.count.max(1);
+            let rounds = (end - *nth).min(self.plan.schedule.batch.max(1).into()).min(count - *nth % count);
             result = self.interrupted().and_then(|()| self.submit(session, ring, nth, rounds as usize));
             if result.is_ok() {
                 result = self.drain(session, ring, nth, ring.len() - 1);

@@ -77,7 +77,8 @@ impl<'a> Draft<'a> {
         let words = self.poison.len() as u64;
         let by_lists = (MOST_NODES / 3 / (self.cmds.len() as u64).max(1)).max(1);
         let by_vars = MOST_VARS.saturating_sub(words) / (self.job.vars.len() as u64).max(1);
-        let most = by_lists.min(by_vars).min(load.rounds).min(MOST_BATCH.into()).max(1);
+        let runs = self.job.runs();
+        let most = by_lists.min(by_vars).min(runs).min(MOST_BATCH.into()).max(1);
         if let Some(asked) = options.batch {
             let batch = u64::from(asked).min(most);
             let reason = if batch == u64::from(asked) { "as asked for".into() } else { format!("{asked} were asked for") };
@@ -89,7 +90,7 @@ impl<'a> Draft<'a> {
         let (round_ns, own) = (self.round_ns(&load), self.own_bytes());
         let by_cost = (SHARE * self.caps.submit_ns).div_ceil(round_ns.max(1)).next_power_of_two();
         let slots = u64::from(options.slots.unwrap_or(super::schedule::SLOTS));
-        let batch = by_cost.min(MOST_BYTES / own.max(1)).min(MOST_ROUNDS).min(load.rounds / slots.max(1)).min(most);
+        let batch = by_cost.min(MOST_BYTES / own.max(1)).min(MOST_ROUNDS).min(runs / slots.max(1)).min(most);
         // Half of it is a whole number of rounds too.
         let batch = if batch < 2 { 1 } else { 1 << batch.ilog2() };
         let costs = (nanoseconds(self.caps.submit_ns), nanoseconds(round_ns));

@@ -350,7 +350,7 @@ impl<'a> Draft<'a> {
         if options.host == Some(Host::Pool) || options.slots.is_some_and(|slots| slots > 1) || self.batch > 1 {
             schedule.lanes = 1;
         }
-        if let Some(slots) = options.slots.filter(|_| !options.fresh) {
+        if let Some(slots) = options.slots.filter(|_| !options.fresh && !self.bench().cold) {
             schedule.slots = slots.max(1);
             schedule.reason = format!("{}, as asked for", super::show::count(schedule.slots.into(), "slot"));
         }

@@ -326,7 +326,10 @@ impl Plan {
     pub fn turn(&self, nth: u64, round: u64) -> u64 {
         match self.schedule.batch {
             0 | 1 => round,
-            batch => nth / u64::from(batch),
+            batch => {
+                let (count, batch) = (self.rounds.count.max(1), u64::from(batch));
+                nth / count * count.div_ceil(batch) + nth % count / batch
+            }
         }
     }
 

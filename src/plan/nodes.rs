@@ -140,11 +140,11 @@ impl Draft<'_> {
         let guards = cmds.len() - self.guards(mode).count();
         if guards < cmds.len() {
             let launches: Vec<u32> = steps.iter().copied().filter(|&at| matches!(cmds[at as usize], Cmd::Launch { .. })).collect();
-            // A kernel that leaves its slices may write in any zone, so zones are read behind all launches of the round; and
-            // before those of the next one that may write in the same.
+            // A kernel that leaves its slices may write in any zone, so zones are read behind all launches of the list; where
+            // rounds share them, behind those of the round and before those of the next.
             let mut waited = vec![false; nodes.len()];
-            // By launches of the same round.
-            let round_of = |node: usize| if batch.by_round { node / cmds.len() } else { node % rounds as usize };
+            // Where rounds come one after the other, by launches of the same one.
+            let round_of = |node: usize| if batch.by_round { node / cmds.len() } else { 0 };
             for (at, node) in nodes.iter().enumerate().filter(|(_, node)| matches!(node.cmd, Cmd::Launch { .. })) {
                 let own = node.after.iter().filter(|&&of| round_of(of as usize) == round_of(at));
                 own.for_each(|&of| waited[of as usize] = true);
@@ -154,20 +154,27 @@ impl Draft<'_> {
                 let place = |command: usize| batch.place(cmds.len(), command, position);
                 if let Some(before) = before.filter(|_| batch.by_round) {
                     for &launch in &launches {
-                        add_edges(&mut nodes[place(launch as usize) as usize].after, [before].into_iter());
+                        let after = &mut nodes[place(launch as usize) as usize].after;
+                        edges -= after.len();
+                        add_edges(after, [before].into_iter());
+                        edges += after.len();
                     }
-                    edges += launches.len();
                 }
-                let own = launches.iter().map(|&launch| place(launch as usize));
-                let last: Vec<u32> = own.filter(|&launch| !waited[launch as usize]).collect();
+                // The first one waits for all, the others for it.
+                let first = if batch.by_round { place(guards) } else { batch.place(cmds.len(), guards, 0) };
+                let positions = if batch.by_round { position..position + 1 } else { 0..rounds };
                 for guard in guards..cmds.len() {
                     let after = &mut nodes[place(guard) as usize].after;
                     edges -= after.len();
                     match guard {
-                        _ if guard == guards => add_edges(after, last.iter().copied()),
+                        _ if place(guard) == first => {
+                            let (batch, commands) = (&batch, cmds.len());
+                            let of = |position| launches.iter().map(move |&launch| batch.place(commands, launch as usize, position));
+                            add_edges(after, positions.clone().flat_map(of).filter(|&launch| !waited[launch as usize]));
+                        }
                         // One after the other, so that the last one stands for all.
                         _ if batch.by_round => add_edges(after, [place(guard - 1)].into_iter()),
-                        _ => add_edges(after, [place(guards)].into_iter()),
+                        _ => add_edges(after, [first].into_iter()),
                     }
                     edges += after.len();
                 }

@@ -75,7 +75,11 @@ pub fn supervise(request: &Request, program: &std::path::Path, watcher: &mut dyn
         let told = match stepwise.iter().find(|other| other.job == report.job) {
             Some(Report { lost: true, reason: Some(reason), .. }) => format!("run again step by step: {reason}"),
             Some(Report { verdict: Verdict::Interrupted, .. }) | None => continue,
-            Some(_) => "run again step by step, it did not happen".to_string(),
+            Some(other) if other.run > 0 && other.run == other.rounds => "run again step by step, it did not happen".to_string(),
+            Some(other) => {
+                let why = other.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+                format!("run again step by step, it ended otherwise, as {}{why}", other.verdict.name())
+            }
         };
         let reason = report.reason.get_or_insert_default();
         reason.push_str(if reason.is_empty() { "" } else { "\n" });

@@ -15,7 +15,7 @@ use super::verdicts::runjob;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Calls whose failure changes nothing: a device may do without what they ask for.
-const OPTIONAL: [&str; 1] = ["cuCtxSetLimit"];
+const OPTIONAL: [&str; 2] = ["cuCtxSetLimit", "cuDriverGetVersion"];
 
 /// After these codes the context is lost, and with it all that is in it.
 const STICKY: [i32; 3] = [700, 719, 999];

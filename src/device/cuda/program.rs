@@ -262,7 +262,10 @@ fn not_loaded(kernel: &KernelSource, failure: Failure, log: String) -> DeviceErr
         let compiler = nvrtc::version().ok().filter(|_| !is_built(&kernel.code))?;
         let driver = driver_version().filter(|driver| compiler.0 as i32 > driver / 1000)?;
         let (major, minor) = (driver / 1000, driver % 1000 / 10);
-        Some(format!("; NVRTC {}.{} is newer than the driver's CUDA {major}.{minor}: name an older one with RUNJOB_NVRTC", compiler.0, compiler.1))
+        Some(format!(
+            "; NVRTC {}.{} is newer than the driver's CUDA {major}.{minor}: name an older one with RUNJOB_NVRTC",
+            compiler.0, compiler.1
+        ))
     };
     match () {
         () if failure.is(CUresult::CUDA_ERROR_INVALID_PTX) => build_error(kernel, format!("the driver refuses the PTX: {message}"), log),
