@@ -97,13 +97,16 @@ impl Driver {
     fn new(api: &'static Api, found: Found, options: CudaOptions) -> Result<Driver> {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let mut context: CUcontext = null_mut();
+        // Nobody closes the device meanwhile.
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         cu!(api.cuDevicePrimaryCtxRetain(&mut context, found.device)).map_err(|failure| match failure.at(None) {
             DeviceError::Lost { message, .. } if failure.is(CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE) => {
                 failed("open", format!("{message}; another process has it for itself, or it is busy"))
             }
             other => other,
         })?;
-        OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(found.device);
+        open.push(found.device);
+        drop(open);
         let driver = Driver {
             api,
             caps: found.caps.clone(),
