@@ -78,6 +78,7 @@ fn devices() -> Vec<Caps> {
     list().unwrap_or_else(|error| {
         let required = std::env::var("RUNJOB_REQUIRE").is_ok_and(|all| all.split(',').any(|word| word.trim() == "cuda"));
         assert!(!required, "RUNJOB_REQUIRE names cuda: {error}");
+        assert!(simulated(api::LIBRARY).is_none(), "the simulated driver is not there: {error}");
         eprintln!("not run on CUDA: {error}");
         Vec::new()
     })
@@ -112,6 +113,8 @@ fn images(folder: &Path) -> Option<Images> {
     match nvrtc::version() {
         Ok(_) => Some(Images::new((9, 0), Some(folder.to_path_buf()))),
         Err(why) => {
+            let named = std::env::var_os("RUNJOB_NVRTC").is_some_and(|path| !path.is_empty());
+            assert!(!named && simulated("RUNJOB_NVRTC").is_none(), "the NVRTC that is named or simulated is not there: {why}");
             eprintln!("not compiled: {why}");
             None
         }
